@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host keeps about its peer: the record, the token, the intent, and the files of a change under way.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+
+# What an enrollment is lies in /etc; what the agent learns and needs for a change lies in /var/lib, the only
+# place its hardened unit may write to.
+ETC = "etc/gatecontrol"
+VAR = "var/lib/gatecontrol"
+FILES = {
+    "enrollment": ETC + "/enrollment.json",  # peer id, name, url, hashes, digest of the token, machine id
+    "token": ETC + "/token",                 # the client token, alone
+    "settings": ETC + "/settings.json",      # what the agent needs to reach the server and how often
+    "intent": ETC + "/intent.json",          # written before register, removed after enrollment
+    "installed": ETC + "/installed.json",    # what the agent's installation put where: path -> SHA-256
+    "issued": VAR + "/issued.conf",          # the server's text, as sent
+    "candidate": VAR + "/candidate.conf",    # the config that is to be applied next
+    "last_good": VAR + "/last_good.conf",    # the config that ran before the change under way
+    "pending": VAR + "/pending.json",        # a change is under way
+    "confirm": VAR + "/confirm",             # the controller came back over a new connection: holds the change's id
+    "verdict": VAR + "/verdict.json",        # how the last change ended
+    "state": VAR + "/state.json",            # the agent's memory between two beats
+}
+
+
+def digest(text):
+    """SHA-256 of a text (str, taken as UTF-8) or bytes, 64 lower-case hex digits."""
+    return hashlib.sha256(text.encode("utf-8") if isinstance(text, str) else text).hexdigest()
+
+
+def read_text(path):
+    """The text of a file, None where there is none. Bytes that are no UTF-8 are kept as surrogates, so digests still differ."""
+    try:
+        with open(path, "rb") as handle:
+            return handle.read().decode("utf-8", "surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def write_text(path, text, mode=0o600, owner=None, group=None):
+    """Write a whole file or nothing: temporary file in the same directory, fsync, rename; the directory is made 0700 if missing.
+
+    owner, group: numeric ids or None. Raises OSError.
+    """
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        os.makedirs(folder, 0o700)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".gatecontrol.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(text.encode("utf-8", "surrogateescape"))
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            if owner is not None or group is not None:
+                os.fchown(stream.fileno(), -1 if owner is None else owner, -1 if group is None else group)
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    folder_handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(folder_handle)
+    finally:
+        os.close(folder_handle)
+
+
+def remove_file(path):
+    """Remove a file; True if there was one."""
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+class Store:
+    """The host's files by their names in FILES, below root ("/" but in tests and on stand-ins)."""
+
+    def __init__(self, root="/"):
+        self.root = root
+
+    def path(self, name):
+        """The absolute path of a named file."""
+        return os.path.join(self.root, FILES[name])
+
+    def text(self, name):
+        """The text of a named file, or None."""
+        return read_text(self.path(name))
+
+    def load(self, name):
+        """The object in a named JSON file; None where there is none or it is damaged."""
+        try:
+            value = json.loads(self.text(name) or "null")
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def save(self, name, value):
+        """Write a named file, 0600: an object as JSON, a str as it is."""
+        text = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True) + "\n"
+        write_text(self.path(name), text)
+
+    def drop(self, *names):
+        """Remove named files; True if any was there."""
+        return any([remove_file(self.path(name)) for name in names])
