@@ -1,0 +1,207 @@
+"""The network of one run: a bridge, a namespace for each host and for the server, and a router where one is wanted.
+
+A run owns two neighbouring /24 networks. The first is the hosts' own: .1 is their gateway, hosts start at .11. Of the second only
+a routed run uses parts: one link from the router to the machine, one from the router to the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import shlex
+import signal
+from pathlib import Path
+
+from machine import HostsError, run
+
+POOL = ipaddress.ip_network("10.213.0.0/16")
+TUNNELS = ipaddress.ip_network("10.8.0.0/16")  # what the server under test gives to its peers
+FIRST_HOST, LAST_HOST = 11, 239
+NAMESPACES = Path("/run/netns")
+IPv4Network = ipaddress.IPv4Network
+
+
+def ip(*arguments: str, namespace: str | None = None, check: bool = True) -> str:
+    """Run `ip`, inside a namespace if one is given; return its output."""
+    return run("ip", *(["-netns", namespace] if namespace else []), *arguments, check=check).stdout
+
+
+def iptables(*arguments: str, namespace: str | None = None, check: bool = True) -> str:
+    """Run `iptables`, inside a namespace if one is given; return its output."""
+    prefix = ["ip", "netns", "exec", namespace] if namespace else []
+    return run(*prefix, "iptables", "--wait", *arguments, check=check).stdout
+
+
+def occupied() -> list[IPv4Network]:
+    """Networks that the machine has a route, an address or a name server in."""
+    found = []
+    for route in json.loads(ip("-json", "-4", "route", "show", "table", "all") or "[]"):
+        if route["dst"] != "default":
+            found.append(ipaddress.ip_network(route["dst"], strict=False))
+    for server in name_servers():
+        found.append(ipaddress.ip_network(server))
+    return found
+
+
+def name_servers() -> list[str]:
+    """The machine's IPv4 name servers that hosts can reach too."""
+    found = []
+    for path in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
+        try:
+            lines = Path(path).read_text("utf-8").splitlines()
+        except OSError:
+            continue
+        for words in (line.split() for line in lines):
+            if len(words) > 1 and words[0] == "nameserver" and ":" not in words[1] and not words[1].startswith("127."):
+                found.append(words[1])
+        if found:
+            break
+    return found
+
+
+def free_block(mark: str) -> IPv4Network:
+    """A free /23; runs start to look at different places."""
+    taken = [*occupied(), TUNNELS]
+    blocks = list(POOL.subnets(new_prefix=23))
+    start = int(mark, 16) % len(blocks)
+    for block in blocks[start:] + blocks[:start]:
+        if not any(block.overlaps(network) for network in taken):
+            return block
+    raise HostsError(f"No free /23 is left in {POOL}: remove runs with `down`, or name a free one with --subnet.")
+
+
+def processes(namespace: str) -> list[int]:
+    """Ids of the processes in a namespace."""
+    return [int(word) for word in ip("netns", "pids", namespace, check=False).split()]
+
+
+class Network:
+    """Names and addresses of a run's network, made and removed as a whole."""
+
+    def __init__(self, name: str, block: str | None = None, routed: bool = False) -> None:
+        self.name = name
+        self.mark = hashlib.sha256(name.encode()).hexdigest()[:6]  # interface names have 15 characters
+        self.routed = routed
+        self.router = f"gc-{name}-router" if routed else None
+        self.server = f"gc-{name}-server"
+        self.comment = f"gatecontrol-{name}"
+        self.block = ipaddress.ip_network(block) if block else free_block(self.mark)
+        if self.block.version != 4 or self.block.prefixlen != 23 or self.block.overlaps(TUNNELS):
+            raise HostsError(f"{self.block} will not do: a run takes an IPv4 /23 outside {TUNNELS}.")
+        self.hosts, self.links = self.block.subnets(new_prefix=24)
+        self.gateway = str(self.hosts[1])
+        # what hosts see the machine as, and where it listens for them
+        self.machine = str(self.links[2]) if routed else self.gateway
+        self.server_address = str(self.links[130]) if routed else str(self.hosts[2])
+
+    def address(self, number: int) -> str:
+        """Address of the run's host with this number, from 0."""
+        if FIRST_HOST + number > LAST_HOST:
+            raise HostsError(f"A run has room for {LAST_HOST - FIRST_HOST + 1} hosts.")
+        return str(self.hosts[FIRST_HOST + number])
+
+    def make(self) -> None:
+        """Make the bridge, and the router around it in a routed run; open the machine's own firewall for it."""
+        where, bridge = self.router, self.bridge
+        if where:
+            self.make_namespace(where)
+            self.pair("up", f"gc{self.mark}up", None, f"{self.links[1]}/30", namespace=where)
+            ip("addr", "add", f"{self.machine}/30", "dev", f"gc{self.mark}up")
+            ip("route", "add", "default", "via", self.machine, namespace=where)
+            run("ip", "netns", "exec", where, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        ip("link", "add", bridge, "type", "bridge", namespace=where)
+        ip("addr", "add", f"{self.gateway}/24", "dev", bridge, namespace=where)
+        ip("link", "set", bridge, "up", namespace=where)
+        if where:
+            ip("route", "add", str(self.block), "via", str(self.links[1]))
+        mine, comment = str(self.block), ["-m", "comment", "--comment", self.comment]
+        iptables("-t", "nat", "-A", "POSTROUTING", "-s", mine, "!", "-d", mine, *comment, "-j", "MASQUERADE")
+        for chain, side in (("INPUT", "-s"), ("FORWARD", "-s"), ("FORWARD", "-d")):
+            iptables("-I", chain, side, mine, *comment, "-j", "ACCEPT")
+
+    @property
+    def bridge(self) -> str:
+        """Name of the bridge (in the router's namespace in a routed run)."""
+        return f"gc{self.mark}br"
+
+    def make_namespace(self, namespace: str) -> None:
+        """Make a namespace with its loopback up."""
+        ip("netns", "add", namespace)
+        ip("link", "set", "lo", "up", namespace=namespace)
+
+    def pair(self, inside: str, outside: str, where: str | None, cidr: str, *, namespace: str) -> None:
+        """Join a namespace to another one (`where`, None: the machine's) by a cable; `inside` gets the address.
+
+        The hardware address follows from the address, so that neighbours find a host again after its reboot.
+        """
+        octets = ipaddress.ip_interface(cidr).ip.packed
+        ip("link", "del", outside, namespace=where, check=False)
+        ip("link", "add", outside, "type", "veth", "peer", "name", inside, "address", "02:67:" + octets.hex(":"), "netns", namespace, namespace=where)
+        ip("addr", "add", cidr, "dev", inside, namespace=namespace)
+        ip("link", "set", inside, "up", namespace=namespace)
+        ip("link", "set", outside, "up", namespace=where)
+
+    def attach(self, namespace: str, address: str) -> None:
+        """Make a namespace on the bridge, new even where one of that name is left."""
+        self.remove_namespace(namespace)
+        self.make_namespace(namespace)
+        outside = f"gc{self.mark}h{int(address.rpartition('.')[2])}"
+        self.pair("eth0", outside, self.router, f"{address}/24", namespace=namespace)
+        ip("link", "set", outside, "master", self.bridge, namespace=self.router)
+        ip("route", "add", "default", "via", self.gateway, namespace=namespace)
+
+    def attach_server(self) -> None:
+        """Make the server's namespace: on the bridge, in a routed run behind the router on a link of its own."""
+        if not self.router:
+            return self.attach(self.server, self.server_address)
+        router_end = str(self.links[129])
+        self.make_namespace(self.server)
+        self.pair("eth0", "server", self.router, f"{self.server_address}/30", namespace=self.server)
+        ip("addr", "add", f"{router_end}/30", "dev", "server", namespace=self.router)
+        ip("route", "add", "default", "via", router_end, namespace=self.server)
+
+    def block_ssh(self, address: str, blocked: bool) -> None:
+        """Drop what would open a connection to a host's SSH port, or let it pass again; connections that exist stay.
+
+        A look at the SYN flag and not at tracked connections: those that began before the rule would count as new.
+        """
+        chain = "FORWARD" if self.router else "OUTPUT"
+        rule = ["-d", address, "-p", "tcp", "--dport", "22", "--syn", "-m", "comment", "--comment", self.comment, "-j", "DROP"]
+        while f"-d {address}/32 -p tcp" in iptables("-S", chain, namespace=self.router):
+            iptables("-D", chain, *rule, namespace=self.router)
+        if blocked:
+            iptables("-I", chain, *rule, namespace=self.router)
+
+    @staticmethod
+    def remove_namespace(namespace: str) -> None:
+        """Remove a namespace and end what runs in it."""
+        if not (NAMESPACES / namespace).exists():
+            return
+        for process in processes(namespace):
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        ip("netns", "del", namespace, check=False)
+
+
+def namespaces(name: str) -> list[str]:
+    """Namespaces of a run that exist."""
+    return sorted(path.name for path in NAMESPACES.glob(f"gc-{name}-*")) if NAMESPACES.is_dir() else []
+
+
+def remove(name: str) -> None:
+    """Remove all that a run's network may have left; what is missing is no failure."""
+    for namespace in namespaces(name):
+        Network.remove_namespace(namespace)
+    prefix = f"gc{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    for link in json.loads(ip("-json", "link") or "[]"):
+        if link["ifname"].startswith(prefix):
+            ip("link", "del", link["ifname"], check=False)
+    for table in ("nat", "filter"):
+        for line in iptables("-t", table, "-S", check=False).splitlines():
+            words = shlex.split(line)
+            if words[0] == "-A" and f"gatecontrol-{name}" in words:
+                iptables("-t", table, "-D", *words[1:], check=False)

@@ -1,0 +1,314 @@
+"""Runs: groups of systemd hosts with one network, one SSH key and one inventory."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import images
+import network
+import yaml
+from machine import HostsError, init_command, lock, podman, prepare_limits, require, run, say, system_arguments
+
+BOOT_TIMEOUT = 120  # seconds; 40 hosts at once on two cores need 60
+PARALLEL = 8
+GATEWAY = "gateway.test"  # the hosts' name for the server, or for the machine where there is none
+RUN_NAME = re.compile(r"[a-z0-9_]{1,24}")
+HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+RANGE = re.compile(r"(?P<before>.*)\[(?P<first>\d+):(?P<last>\d+)\](?P<after>.*)")
+
+
+@dataclass
+class Host:
+    """One host of a run; container and namespace have the same name."""
+
+    name: str
+    suite: str
+    ready: bool
+    address: str
+    container: str
+    image: str
+
+
+def parse_hosts(texts: list[str]) -> list[tuple[str, str, bool]]:
+    """Read NAME:SUITE[:ready], where NAME may hold a range such as web[01:20]; return name, suite, ready of each host."""
+    found: list[tuple[str, str, bool]] = []
+    for text in texts:
+        match = re.fullmatch(r"(?P<name>[^:\[]+(?:\[\d+:\d+\][^:]*)?):(?P<suite>[a-z]+)(?P<ready>:ready)?", text)
+        if not match:
+            raise HostsError(f"{text!r} is no host: write NAME:SUITE or NAME:SUITE:ready, such as web1:bookworm or web[01:20]:trixie:ready.")
+        names = [match["name"]]
+        if part := RANGE.fullmatch(match["name"]):
+            numbers = range(int(part["first"]), int(part["last"]) + 1)
+            names = [f"{part['before']}{number:0{len(part['first'])}}{part['after']}" for number in numbers]
+        found += [(name, match["suite"], bool(match["ready"])) for name in names]
+    names = [name for name, _suite, _ready in found]
+    for name in names:
+        if not HOST_NAME.fullmatch(name) or name in ("server", "router"):
+            raise HostsError(f"{name!r} cannot be a host's name: lower-case letters, digits and hyphens, and not server or router.")
+        if names.count(name) > 1:
+            raise HostsError(f"Two hosts are called {name}.")
+    return found
+
+
+class Room:
+    """A run, its directory and what it made on the machine."""
+
+    def __init__(self, name: str, base: Path) -> None:
+        if not RUN_NAME.fullmatch(name):
+            raise HostsError(f"{name!r} cannot be a run's name: up to 24 lower-case letters, digits and underscores.")
+        self.name = name
+        self.folder = (base / name).resolve()
+        self.record = self.folder / "run.json"
+        self.key = self.folder / "id_ed25519"
+        self.known_hosts = self.folder / "known_hosts"
+
+    # -- the record
+
+    def load(self) -> tuple[network.Network, list[Host]]:
+        """The run's network and hosts as `up` recorded them."""
+        if not self.record.exists():
+            raise HostsError(f"There is no run {self.name} in {self.folder.parent}: start it with `up`, see `list`.")
+        data = json.loads(self.record.read_text("utf-8"))
+        return network.Network(self.name, data["block"], data["routed"]), [Host(**host) for host in data["hosts"].values()]
+
+    def host(self, name: str) -> tuple[network.Network, Host]:
+        """The run's network and one of its hosts."""
+        net, hosts = self.load()
+        for host in hosts:
+            if host.name == name:
+                return net, host
+        raise HostsError(f"Run {self.name} has no host {name}; it has {', '.join(host.name for host in hosts) or 'none'}.")
+
+    def write(self, net: network.Network, hosts: list[Host], server: bool) -> None:
+        """Write run.json and inventory.yml."""
+        data = {
+            "run": self.name,
+            "routed": net.routed,
+            "block": str(net.block),
+            "subnet": str(net.hosts),
+            "bridge": net.bridge,
+            "gateway_address": net.gateway,
+            "machine_address": net.machine,
+            "router_netns": net.router,
+            "server": {"netns": net.server, "address": net.server_address} if server else None,
+            "hosts": {host.name: asdict(host) for host in hosts},
+        }
+        self.record.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        groups = {suite: {"hosts": {host.name: {} for host in hosts if host.suite == suite}} for suite in images.SUITES}
+        inventory = {
+            "all": {
+                "vars": {
+                    "ansible_user": "ops",
+                    "ansible_python_interpreter": "/usr/bin/python3",
+                    "ansible_ssh_private_key_file": str(self.key),
+                    "ansible_ssh_common_args": " ".join(self.ssh_options()),
+                },
+                "hosts": {host.name: {"ansible_host": host.address} for host in hosts},
+                "children": {suite: group for suite, group in groups.items() if group["hosts"]},
+            }
+        }
+        (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False), encoding="utf-8")
+
+    def ssh_options(self) -> list[str]:
+        """Options with which ssh trusts the run's hosts and nothing of the user's own configuration plays in."""
+        return ["-F", "/dev/null", "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"]
+
+    def ssh(self, host: Host, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run a command on a host as ops over a new SSH connection; a timeout counts as status 255."""
+        options = [*self.ssh_options(), "-i", str(self.key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+        try:
+            return run("ssh", *options, f"ops@{host.address}", *command, check=False, timeout=timeout, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 255, "", "timed out")
+
+    # -- life
+
+    def up(self, wanted: list[str], *, server: bool = False, routed: bool = False, subnet: str = "auto") -> None:
+        """Start the hosts and wait until each takes SSH and its systemd has come up; a failure leaves nothing behind."""
+        require("podman", "ip", "iptables", "ssh-keygen")
+        specs = parse_hosts(wanted)
+        start = time.monotonic()
+        prepare_limits()
+        names = {(suite, ready): "" for _name, suite, ready in specs}
+        with ThreadPoolExecutor(len(names) or 1) as pool:
+            names = dict(zip(names, pool.map(lambda kind: images.ensure(*kind), names), strict=True))
+        self.down()
+        try:
+            with lock("network"):
+                net = network.Network(self.name, None if subnet == "auto" else subnet, routed)
+                net.make()
+            say(f"{self.name}: network {net.hosts}{' behind a router' if routed else ''}, the machine is {net.machine}")
+            if server:
+                net.attach_server()
+                say(f"{self.name}: namespace {net.server} has {net.server_address}")
+            hosts = [
+                Host(name, suite, ready, net.address(number), f"gc-{self.name}-{name}", names[suite, ready])
+                for number, (name, suite, ready) in enumerate(specs)
+            ]
+            self.folder.mkdir(parents=True)
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"gatecontrol-{self.name}", "-f", str(self.key))
+            self.write(net, hosts, server)
+            names_file = self.names_file(net, hosts, server)
+            with ThreadPoolExecutor(PARALLEL) as pool:
+                known = list(pool.map(lambda host: self.start(net, host, names_file), hosts))
+                self.known_hosts.write_text("".join(known), encoding="utf-8")
+                list(pool.map(self.wait, hosts))
+        except BaseException:
+            self.down()
+            raise
+        say(f"{self.name}: {len(hosts)} hosts are up after {time.monotonic() - start:.1f} s; inventory: {self.folder / 'inventory.yml'}")
+
+    @staticmethod
+    def names_file(net: network.Network, hosts: list[Host], server: bool) -> str:
+        """The text of /etc/hosts that all hosts share."""
+        lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+        lines += [f"{host.address} {host.name}" for host in hosts]
+        lines.append(f"{net.server_address if server else net.machine} {GATEWAY}")
+        return "".join(f"{line}\n" for line in lines)
+
+    def start(self, net: network.Network, host: Host, names_file: str) -> str:
+        """Make a host's namespace and container, put its own files in, start it; return its line for known_hosts."""
+        net.attach(host.container, host.address)
+        arguments = ["--name", host.container, "--hostname", host.name, "--label", f"gatecontrol.run={self.name}"]
+        arguments += ["--network", f"ns:{network.NAMESPACES / host.container}", *system_arguments()]
+        podman("create", *arguments, host.image, *init_command())
+        root = Path(podman("mount", host.container).stdout.strip())
+        host_key = root / "etc/ssh/ssh_host_ed25519_key"
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", str(host_key))
+        authorized = root / "home/ops/.ssh/authorized_keys"
+        shutil.copy(self.key.with_suffix(".pub"), authorized)
+        owner = authorized.parent.stat()
+        shutil.chown(authorized, owner.st_uid, owner.st_gid)
+        (root / "etc/hosts").write_text(names_file, encoding="utf-8")
+        resolver = root / "etc/resolv.conf"
+        resolver.unlink(missing_ok=True)
+        resolver.write_text("".join(f"nameserver {server}\n" for server in network.name_servers()), encoding="utf-8")
+        public = host_key.with_suffix(".pub").read_text("utf-8").split()
+        podman("umount", host.container)
+        podman("start", host.container)
+        return f"{host.address} {public[0]} {public[1]}\n"
+
+    def wait(self, host: Host) -> None:
+        """Wait until a host takes SSH and its systemd has started all it has to."""
+        end = time.monotonic() + BOOT_TIMEOUT
+        words = "no answer on port 22"
+        while time.monotonic() < end:
+            if self.answers(host.address):
+                done = self.ssh(host, "systemctl", "is-system-running", "--wait", timeout=max(5.0, end - time.monotonic()))
+                words = (done.stdout + done.stderr).strip()
+                if done.stdout.strip() in ("running", "degraded"):
+                    if done.stdout.strip() == "degraded":
+                        failed = self.ssh(host, "systemctl", "list-units", "--failed", "--plain", "--no-legend").stdout
+                        say(f"{self.name}: {host.name} is degraded: {' / '.join(failed.split(chr(10)))}")
+                    return
+            time.sleep(0.3)
+        log = podman("logs", "--tail", "5", host.container, check=False)
+        raise HostsError(f"Host {host.name} did not come up within {BOOT_TIMEOUT} s: {words} / {(log.stdout + log.stderr).strip()}")
+
+    @staticmethod
+    def answers(address: str) -> bool:
+        """Whether an SSH server greets at the address."""
+        try:
+            with socket.create_connection((address, 22), timeout=2) as connection:
+                connection.settimeout(2)
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def reboot(self, name: str, hard: bool = False) -> None:
+        """Reboot a host: systemd goes down in order (or power is cut), and all that lives in the kernel's network is gone."""
+        net, host = self.host(name)
+        start = time.monotonic()
+        podman(*(["kill", host.container] if hard else ["stop", "--time", "60", host.container]))
+        podman("wait", host.container)
+        net.attach(host.container, host.address)
+        podman("start", host.container)
+        self.wait(host)
+        say(f"{self.name}: {name} is back after {time.monotonic() - start:.1f} s")
+
+    def block(self, name: str, blocked: bool) -> None:
+        """Keep new SSH connections from a host, or let them pass again."""
+        net, host = self.host(name)
+        net.block_ssh(host.address, blocked)
+        say(f"{self.name}: new connections to {name} {'are dropped' if blocked else 'pass'}")
+
+    def execute(self, name: str, command: list[str]) -> int:
+        """Run a command on a host as root, with this process's own standard streams; return its status."""
+        _net, host = self.host(name)
+        return subprocess.run(["podman", "exec", "--interactive", host.container, *command], check=False).returncode
+
+    def down(self) -> None:
+        """Remove all that the run made, as far as it is there."""
+        if shutil.which("podman"):
+            containers = podman("ps", "--all", "--quiet", "--filter", f"label=gatecontrol.run={self.name}", check=False).stdout.split()
+            if containers:
+                podman("rm", "--force", "--time", "0", *containers)
+        network.remove(self.name)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- certificates
+
+    def certificates(self, subjects: list[str], client: str | None = None) -> Path:
+        """Make a CA and a certificate for the server, on request one for a client, in the run's folder tls/; return that."""
+        require("openssl")
+        folder = self.folder / "tls"
+        folder.mkdir(parents=True, exist_ok=True)
+        subjects = ["127.0.0.1", "localhost", GATEWAY, *subjects]
+        if self.record.exists():
+            data = json.loads(self.record.read_text("utf-8"))
+            subjects += [data["machine_address"], *([data["server"]["address"]] if data["server"] else [])]
+        if not (folder / "ca.key").exists():
+            openssl(folder, "req", "-x509", "-nodes", *EC_KEY, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj", f"/CN=Test CA of run {self.name}",
+                    "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
+        names = ",".join(dict.fromkeys(("IP:" if is_address(subject) else "DNS:") + subject for subject in subjects))
+        issue(folder, "server", subjects[0], f"extendedKeyUsage=serverAuth\nsubjectAltName={names}\n")
+        if client:
+            issue(folder, "client", client, "extendedKeyUsage=clientAuth\n")
+        say(f"{self.name}: certificates for {names} in {folder}")
+        return folder
+
+
+EC_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Run openssl in a folder; keys get mode 0600."""
+    run("openssl", *arguments, cwd=folder, umask=0o077)
+
+
+def issue(folder: Path, stem: str, common_name: str, extensions: str) -> None:
+    """Make stem.key and stem.pem, signed by the folder's CA."""
+    request, options = folder / f"{stem}.csr", folder / f"{stem}.ext"
+    openssl(folder, "req", "-nodes", *EC_KEY, "-keyout", f"{stem}.key", "-out", request.name, "-subj", f"/CN={common_name}")
+    options.write_text(f"basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nauthorityKeyIdentifier=keyid\n{extensions}", encoding="ascii")
+    openssl(folder, "x509", "-req", "-in", request.name, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-out", f"{stem}.pem",
+            "-extfile", options.name)  # fmt: skip
+    request.unlink()
+    options.unlink()
+
+
+def runs(base: Path) -> list[str]:
+    """Names of all runs that have left anything: a container, a namespace or a folder."""
+    found = {path.parent.name for path in base.glob("*/run.json")}
+    found |= {name.split("-")[1] for name in network.namespaces("*")}
+    if shutil.which("podman"):
+        found |= set(podman("ps", "--all", "--filter", "label=gatecontrol.run", "--format", '{{index .Labels "gatecontrol.run"}}').stdout.split())
+    return sorted(found)
