@@ -1,0 +1,160 @@
+"""Faults on demand: what to spoil in the answer to which request, and how often."""
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import fnmatch
+import json
+
+from aiohttp import web
+
+import wgtext
+from core import Reply
+from session import page
+
+KINDS = {
+    "status": "answers --status (503) with an error text; with --retry-after the header too",
+    "drop": "closes the connection without an answer",
+    "delay": "waits --seconds before the answer",
+    "drip": "sends the body byte by byte, --seconds (0.05) apart",
+    "cut": "sends the first --bytes (half) of the body under the full Content-Length, then closes",
+    "invalid-json": "answers 200 with JSON that breaks off",
+    "html": "answers --status (200) with an HTML page",
+    "wrong-hash": "answers with a hash that does not fit the config",
+    "config": "answers with the config spoiled as --how says, and the hash of the spoiled text",
+    "redirect": "answers 307 to the same path on --url",
+}
+FAKE_KEY = "c2hvcnQ="
+CONFIG_SPOILERS = {
+    "hooks": lambda text: text.replace("\n\n[Peer]", "\nPostUp = touch /tmp/gatecontrol-hook-ran\n\n[Peer]", 1),
+    "placeholder": lambda text: _line(text, "PublicKey", "<SERVER_PUBLIC_KEY>"),
+    "private-placeholder": lambda text: _line(text, "PrivateKey", "<PRIVATE_KEY>"),
+    "crlf": lambda text: text.replace("\n", "\r\n"),
+    "unknown-key": lambda text: text.replace("\n\n[Peer]", "\nColour = blue\n\n[Peer]", 1),
+    "save-config": lambda text: text.replace("\n\n[Peer]", "\nSaveConfig = true\n\n[Peer]", 1),
+    "second-interface": lambda text: text + "\n[Interface]\nListenPort = 1\n",
+    "short-key": lambda text: _line(text, "PublicKey", FAKE_KEY),
+    "short-private-key": lambda text: _line(text, "PrivateKey", FAKE_KEY),
+    "short-preshared-key": lambda text: _line(text, "PresharedKey", FAKE_KEY),
+    "empty": lambda text: "",
+}
+
+
+def _line(text: str, key: str, value: str) -> str:
+    return "".join(key + " = " + value + "\n" if line.startswith(key + " = ") else line for line in text.splitlines(True))
+
+
+@dataclasses.dataclass
+class Fault:
+    """One fault. ``count``: how many requests it spoils (None: all), after leaving out the first ``skip``.
+    ``when``: 'before' answers instead of the request taking effect, 'after' lets it take effect first."""
+
+    kind: str
+    id: int = 0
+    path: str = "*"
+    method: str = "*"
+    token: str = "*"
+    count: int | None = None
+    skip: int = 0
+    when: str = "after"
+    status: int | None = None
+    retry_after: int | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+    how: str | None = None
+    text: str | None = None
+    url: str | None = None
+    hits: int = 0
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError("no fault is called %s; there are %s" % (self.kind, ", ".join(KINDS)))
+        if self.when not in ("before", "after"):
+            raise ValueError("when is before or after")
+        if self.kind == "config" and self.how not in CONFIG_SPOILERS and self.text is None:
+            raise ValueError("a config fault needs a text or one of " + ", ".join(CONFIG_SPOILERS))
+        if self.kind == "redirect" and not self.url:
+            raise ValueError("a redirect fault needs a url")
+
+    def takes(self, method: str, path: str, token: str) -> bool:
+        """Whether this request is spoiled; counts it if so."""
+        if not (self.method in ("*", method) and fnmatch.fnmatchcase(path, self.path) and fnmatch.fnmatchcase(token, self.token)):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        if self.count is not None and self.hits >= self.count:
+            return False
+        self.hits += 1
+        return True
+
+    def spoil(self, reply: Reply) -> Reply:
+        """The answer as this fault wants it; what happens on the wire only is left to ``send``."""
+        if self.kind == "status":
+            status = self.status or 503
+            headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+            return Reply(status, {"ok": False, "error": self.text or "Fault on demand"}, headers)
+        if self.kind == "html":
+            return Reply(self.status or 200, self.text or page("Sign in", "<h1>Welcome to this network</h1>"))
+        if self.kind == "invalid-json":
+            return Reply(200, '{"ok":true,"config":"[Interface', {"Content-Type": "application/json; charset=utf-8"})
+        if self.kind == "redirect":
+            return Reply(307, "Temporary Redirect", {"Location": self.url, "Content-Type": "text/plain"})
+        if isinstance(reply.body, dict) and self.kind == "wrong-hash" and "hash" in reply.body:
+            return reply._replace(body=dict(reply.body, hash=wgtext.config_hash("another text")))
+        if isinstance(reply.body, dict) and self.kind == "config" and "config" in reply.body:
+            text = self.text if self.text is not None else CONFIG_SPOILERS[self.how](reply.body["config"])
+            body = dict(reply.body, config=text)
+            if "hash" in body:
+                body["hash"] = wgtext.config_hash(text)
+            return reply._replace(body=body)
+        return reply
+
+    async def send(self, request, response: web.Response) -> web.StreamResponse:
+        """Sends the answer the way this fault wants it."""
+        if self.kind == "delay":
+            await asyncio.sleep(self.seconds if self.seconds is not None else 1)
+        if self.kind == "drop" and request.transport:
+            request.transport.close()
+        if self.kind not in ("drip", "cut"):
+            return response
+        body = response.body or b""
+        stream = web.StreamResponse(status=response.status, headers=response.headers)
+        stream.content_length = len(body)
+        await stream.prepare(request)
+        if self.kind == "cut":
+            await stream.write(body[:self.bytes if self.bytes is not None else len(body) // 2])
+            if request.transport:
+                request.transport.close()
+            return stream
+        for position in range(len(body)):
+            await stream.write(body[position:position + 1])
+            await asyncio.sleep(self.seconds if self.seconds is not None else 0.05)
+        await stream.write_eof()
+        return stream
+
+
+class Faults:
+    """The faults that are on; the first that fits a request takes it."""
+
+    def __init__(self):
+        self._next = 1
+        self.on = []
+
+    def add(self, given: dict) -> Fault:
+        fault = Fault(**given)
+        fault.id, self._next = self._next, self._next + 1
+        self.on.append(fault)
+        return fault
+
+    def remove(self, fault_id: int | None) -> int:
+        """Switches one fault off, or all of them. Returns how many."""
+        before = len(self.on)
+        self.on = [fault for fault in self.on if fault_id is not None and fault.id != fault_id]
+        return before - len(self.on)
+
+    def take(self, method: str, path: str, token: str) -> Fault | None:
+        return next((fault for fault in self.on if fault.takes(method, path, token)), None)
+
+    def shown(self) -> list:
+        return [json.loads(json.dumps(dataclasses.asdict(fault))) for fault in self.on]
