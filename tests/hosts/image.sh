@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a systemd host out of a fresh Debian root ($1); mmdebstrap calls it once all packages are installed.
 # PREFETCH: packages whose archives are to lie ready in the image without being installed.
+# PACKAGES: folder of a small apt repository to put in, if any.
 set -eu
 root=$1
 
@@ -46,5 +47,14 @@ for unit in apt-daily.timer apt-daily-upgrade.timer; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 
+# Packages that the suite lacks, in a repository of their own.
+if [ -n "${PACKAGES:-}" ]; then
+    mkdir "$root/var/lib/host-packages"
+    cp "$PACKAGES"/* "$root/var/lib/host-packages"
+    echo 'deb [trusted=yes] file:/var/lib/host-packages ./' > "$root/etc/apt/sources.list.d/host-packages.list"
+    chroot "$root" apt-get update
+fi
+
+chroot "$root" apt-get clean
 # shellcheck disable=SC2086
 chroot "$root" apt-get --yes --download-only install $PREFETCH

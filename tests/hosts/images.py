@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from machine import HostsError, MissingError, lock, podman, require, run, say
+from machine import LIMITS, HostsError, MissingError, lock, podman, require, run, say
 
 SUITES = ("bullseye", "bookworm", "trixie")
 REPOSITORY = "localhost/gatecontrol-host"
@@ -23,6 +24,9 @@ BASE = (
 )  # fmt: skip
 # what an enrollment may install: archives in the plain image, installed in the ready one
 TUNNEL = ("nftables", "openresolv", "wireguard-go", "wireguard-tools")
+BORROWED = {"bullseye": ("bookworm", "wireguard-go")}  # what a suite lacks, and whose it takes
+MAINTAINER = "callmetechie.gatecontrol contributors <root@localhost>"
+PRIVATE = "/usr/lib/wireguard-go"  # where a borrowed program lies with the libraries it needs
 LEFT_OUT = ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/doc/*")
 
 
@@ -53,15 +57,15 @@ def recipe(suite: str) -> list[str]:
     return [
         "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(BASE)}", "--skip=cleanup/apt",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
-        *(f"--aptopt={option}" for option in proxy_options()),
+        *(f"--aptopt={option}" for option in ('Acquire::Languages "none"', *proxy_options())),
         f"--customize-hook={SCRIPT}", suite, "OUTPUT", f"deb {mirror()} {suite} main",
     ]  # fmt: skip
 
 
 def image_name(suite: str, ready: bool = False) -> str:
     """Name of an image; its digest covers all that goes in, so a changed recipe is a new image."""
-    parts = [*recipe(suite)[1:], SCRIPT.read_text("utf-8"), *TUNNEL, *LEFT_OUT]
-    parts = [part.removeprefix(f"--customize-hook={SCRIPT.parent}") for part in parts]
+    parts = [part for part in recipe(suite) if str(SCRIPT) not in part]
+    parts += [SCRIPT.read_text("utf-8"), *TUNNEL, *([inspect.getsource(borrow), *BORROWED[suite]] if suite in BORROWED else [])]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     return f"{REPOSITORY}:{suite}-{digest}{'-ready' if ready else ''}"
 
@@ -95,17 +99,43 @@ def bootstrap(suite: str, image: str) -> None:
     with TemporaryDirectory(prefix="gatecontrol-image-", dir="/var/tmp") as folder:
         output = f"{folder}/root.tar"
         command = [output if part == "OUTPUT" else part for part in recipe(suite)]
-        run(*command, env={**os.environ, "PREFETCH": " ".join(TUNNEL), "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": folder})
+        environment = {**os.environ, "PREFETCH": " ".join(TUNNEL), "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": folder}
+        if suite in BORROWED:
+            environment["PACKAGES"] = f"{folder}/packages"
+            borrow(*BORROWED[suite], Path(environment["PACKAGES"]))
+        run(*command, env=environment)
         podman("import", "--quiet", output, image)
+
+
+def borrow(suite: str, program: str, folder: Path) -> None:
+    """Make an apt repository with another suite's package of one program, its libraries beside it so that it runs on an older system."""
+    require("patchelf", "dpkg-deb")
+    tree = folder.parent / "tree"
+    private = tree / PRIVATE.lstrip("/")
+    for path in (folder, private, tree / "DEBIAN", tree / "usr/bin"):
+        path.mkdir(parents=True)
+    script = f"cp -L $(ldd /usr/bin/{program} | grep -o '/[^ ]*') /usr/bin/{program} /out; dpkg-query --show --showformat='${{Version}} ${{Architecture}}' {program}"
+    version, architecture = podman("run", "--rm", "--network", "none", *LIMITS, "--volume", f"{private}:/out", ensure(suite, ready=True),
+                                   "sh", "-ec", script).stdout.split()  # fmt: skip
+    loader = next(private.glob("ld-*"))
+    run("patchelf", "--set-interpreter", f"{PRIVATE}/{loader.name}", "--set-rpath", PRIVATE, str(private / program))
+    (tree / "usr/bin" / program).symlink_to(f"{PRIVATE}/{program}")
+    control = f"Package: {program}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\n"
+    control += f"Description: {program} of {suite}, with the libraries it needs\n"
+    (tree / "DEBIAN/control").write_text(control, encoding="utf-8")
+    archive = folder / f"{program}.deb"
+    run("dpkg-deb", "--build", "--root-owner-group", str(tree), str(archive))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    index = f"{control}Filename: ./{archive.name}\nSize: {archive.stat().st_size}\nSHA256: {digest}\n"
+    (folder / "Packages").write_text(index, encoding="utf-8")
 
 
 def install(plain: str, image: str) -> None:
     """Make the ready image: the plain one with the prefetched packages installed, without network."""
     container = f"gc-image-{os.getpid()}-{image.rpartition(':')[2]}"
-    command = ["apt-get", "--yes", "--no-download", "install", *TUNNEL]
+    command = ["apt-get", "--yes", "install", *TUNNEL]
     try:
-        podman("run", "--name", container, "--network", "none", "--env", "DEBIAN_FRONTEND=noninteractive", "--ulimit", "nofile=1024:20000",
-               "--ulimit", "nproc=30000:30000", plain, *command)  # fmt: skip
+        podman("run", "--name", container, "--network", "none", *LIMITS, "--env", "DEBIAN_FRONTEND=noninteractive", plain, *command)
         podman("commit", "--quiet", container, image)
     finally:
         podman("rm", "--force", container, check=False)

@@ -18,8 +18,12 @@ PACKAGES = {  # command -> Debian package that carries it
     "ssh-keygen": "openssh-client",
     "openssl": "openssl",
     "mmdebstrap": "mmdebstrap",
+    "patchelf": "patchelf",
+    "dpkg-deb": "dpkg",
     "apt-get": "apt",
 }
+# podman's defaults may exceed the machine's own limits, which fails without CAP_SYS_RESOURCE
+LIMITS = ("--ulimit", "nproc=30000:30000", "--ulimit", "nofile=1024:20000")
 INOTIFY_INSTANCES = 4096  # a systemd host takes about ten of the machine's default 128
 
 
@@ -78,9 +82,7 @@ def podman(*arguments: str, check: bool = True, **options: object) -> subprocess
 
 def system_arguments() -> list[str]:
     """`podman create` arguments for a container whose first process is systemd, with tunnels, nftables and sysctl inside."""
-    arguments = ["--systemd=always", "--dns", "none", "--no-hosts"]
-    # podman's defaults may exceed the machine's own limits, which fails without CAP_SYS_RESOURCE
-    arguments += ["--ulimit", "nproc=30000:30000", "--ulimit", "nofile=1024:20000"]
+    arguments = ["--systemd=always", "--dns", "none", "--no-hosts", *LIMITS]
     arguments += ["--cap-add", "NET_ADMIN,NET_RAW,SYS_ADMIN,SYS_CHROOT,AUDIT_WRITE", "--device", "/dev/net/tun"]
     for option in ("unmask=/proc/sys", "seccomp=unconfined", "apparmor=unconfined", "label=disable"):
         arguments += ["--security-opt", option]
