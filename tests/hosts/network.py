@@ -107,7 +107,7 @@ class Network:
         where, bridge = self.router, self.bridge
         if where:
             self.make_namespace(where)
-            self.pair("up", f"gc{self.mark}up", None, f"{self.links[1]}/30", namespace=where)
+            self.pair("uplink", f"gc{self.mark}up", None, f"{self.links[1]}/30", namespace=where)
             ip("addr", "add", f"{self.machine}/30", "dev", f"gc{self.mark}up")
             ip("route", "add", "default", "via", self.machine, namespace=where)
             run("ip", "netns", "exec", where, "sysctl", "-qw", "net.ipv4.ip_forward=1")
