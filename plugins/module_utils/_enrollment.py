@@ -22,7 +22,8 @@ FILES = {
     "settings": ETC + "/settings.json",      # what the agent needs to reach the server and how often
     "intent": ETC + "/intent.json",          # written before register, removed after enrollment
     "installed": ETC + "/installed.json",    # what the agent's installation put where: path -> SHA-256
-    "issued": VAR + "/issued.conf",          # the server's text, as sent
+    "issued": VAR + "/issued.conf",          # the server's text that the running config was made of
+    "offered": VAR + "/offered.conf",        # the server's text that the candidate was made of
     "candidate": VAR + "/candidate.conf",    # the config that is to be applied next
     "last_good": VAR + "/last_good.conf",    # the config that ran before the change under way
     "pending": VAR + "/pending.json",        # a change is under way

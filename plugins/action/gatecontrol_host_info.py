@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asks the agent that is already on the host; sends the module only where it is not."""
+from __future__ import annotations
+
+import base64
+import json
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _options
+
+
+class ActionModule(ActionBase):
+    """A steady host costs one low-level command: no payload, no interpreter discovery, and it works under become."""
+
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        _checked, params = self.validate_argument_spec(argument_spec=_options.HOST_INFO)
+        token, peers_token = params.pop("token"), params.pop("peers_token")
+        if token:
+            params["token_digest"] = _enrollment.digest(token.strip())
+        answer = self._ask_agent(params)
+        if answer is None:
+            answer = self._execute_module("callmetechie.gatecontrol.gatecontrol_host_info",
+                                          {key: value for key, value in params.items() if value is not None}, task_vars=task_vars)
+        if peers_token and answer.get("in_sync") and answer.get("reporting") == "none" and params["check"]:
+            self._ask_server(params, peers_token, answer)
+        result.update(answer)
+        return result
+
+    def _ask_agent(self, params):
+        wanted = json.dumps(_agent.wanted(params, _install.sources())).encode("utf-8")
+        done = self._low_level_execute_command("/%s verify %s" % (_agent.LAUNCHER, base64.b64encode(wanted).decode("ascii")))
+        answer = self._marked(done.get("stdout") or "")
+        if answer is None or answer.get("version") != _api.VERSION:
+            return None
+        return dict(answer, changed=False, asked="agent")
+
+    @staticmethod
+    def _marked(text):
+        """The JSON of the one line that begins with the agent's marker, None where there is none."""
+        for line in text.splitlines():
+            if line.startswith(_agent.MARKER):
+                try:
+                    return json.loads(line[len(_agent.MARKER):])
+                except ValueError:
+                    return None
+        return None
+
+    def _ask_server(self, params, peers_token, answer):
+        """The config check of a host without a token of its own, from here and at most every sync_interval."""
+        settings = params["settings"] or {}
+        last = answer.get("last_check") or 0
+        if answer["now"] - last < settings.get("sync_interval", 300):
+            return
+        try:
+            api = _api.Api(dict(settings, token=peers_token, max_wait=0))
+            updated = api.peer_config(answer["peer_id"])["hash"] != answer["hash"]
+            answer["server"] = {"asked": True, "updated": updated}
+            if updated:
+                answer["drift"].append("the server has a new config")
+            else:
+                self._low_level_execute_command("/%s checked" % _agent.LAUNCHER)
+        except _api.ApiError as err:
+            answer["server"] = {"asked": True, "error": dict(err.failure, text=str(err))}
+            answer["drift"].append("the server: %s" % err)
+        answer["in_sync"] = not answer["drift"]

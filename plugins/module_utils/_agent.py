@@ -1,0 +1,469 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the agent does on an enrolled host: a beat, a change of config with a way back, and the answer to "is all as it should be".
+
+The same file runs in the modules and, installed as the package "gatecontrol", in the agent's own units.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import os
+import platform
+import re
+import shutil
+import time
+
+from . import _api, _enrollment, _services, _tunnel, _wgconf
+
+LIBRARY = "usr/local/lib/gatecontrol"  # holds the package "gatecontrol"
+LIBRARY_FILE = "/" + LIBRARY + "/gatecontrol/%s.py"
+LAUNCHER = "usr/local/sbin/gatecontrol-agent"
+MODULES = ("_agent", "_api", "_enrollment", "_services", "_tunnel", "_wgconf")  # what the agent is made of
+TIMER = "gatecontrol-beat.timer"
+APPLY = "gatecontrol-apply.service"
+RECOVER = "gatecontrol-recover.service"
+MARKER = "gatecontrol-agent:"  # begins the one line of JSON that verify and confirm answer, whatever a banner prints before
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where a unit's programs lie, whatever the PATH of the caller
+HANDSHAKE_FRESH = 180  # seconds; the server itself calls a peer online until then
+REFUSED_WAIT = (300, 21600)  # seconds before a config that was rolled back is tried again: doubled from the first to the second
+
+
+class AgentError(Exception):
+    """The agent cannot do its work on this host. One sentence; kind: not_enrolled, clone, settings, busy."""
+
+    def __init__(self, message, kind):
+        super().__init__(message)
+        self.kind = kind
+
+
+def machine_fingerprint(root="/"):
+    """SHA-256 over this machine's id, 64 lower-case hex: stable per host, and the id itself (which systemd asks to keep) is not told.
+
+    Raises AgentError where /etc/machine-id is missing, as in an image that was never booted.
+    """
+    machine_id = (_enrollment.read_text(os.path.join(root, "etc/machine-id")) or "").strip()
+    if not re.fullmatch(r"[0-9a-f]{32}", machine_id):
+        raise AgentError("/etc/machine-id holds no machine id; run systemd-machine-id-setup on this host", "settings")
+    return _enrollment.digest("gatecontrol machine " + machine_id)
+
+
+def client_platform():
+    """X-Client-Platform of this machine, such as "linux"."""
+    return platform.system().lower()
+
+
+def timestamp(seconds):
+    """ISO-8601 UTC with milliseconds, as the server writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%03dZ" % (seconds % 1 * 1000)
+
+
+def settings_text(settings):
+    """The canonical text of the agent's settings: two settings are the same if these texts are."""
+    return json.dumps({key: value for key, value in settings.items() if value is not None}, indent=1, sort_keys=True) + "\n"
+
+
+def program_digest(path, text):
+    """SHA-256 of an installed file; a script's first line is left out, since it names the interpreter found on the host."""
+    return _enrollment.digest(text.split("\n", 1)[1] if path.startswith("/" + LAUNCHER) and text.startswith("#!") else text)
+
+
+def wanted(params, sources):
+    """What verify compares a host with, from the options of gatecontrol_host_info: digests, no secret.
+
+    sources: {name in MODULES: text}.
+    """
+    texts = dict({LIBRARY_FILE % name: text for name, text in sources.items()}, **(params.get("units") or {}))
+    if params.get("launcher"):
+        texts["/" + LAUNCHER] = params["launcher"]
+    settings = params.get("settings")
+    return {
+        "state": params.get("state") or "present", "url": params.get("url") and _api.normal_url(params["url"]), "interface": params.get("interface"),
+        "check": params.get("check", True), "token": params.get("token_digest"),
+        "settings": _enrollment.digest(settings_text(settings)) if settings else None,
+        "files": {path: program_digest(path, text) for path, text in texts.items()} if params.get("launcher") else {}}
+
+
+class Agent:
+    """One run on one host.
+
+    store: the host's files. run: (argv, stdin=None) -> (rc, out, err). services: the service manager. now, sleep: the clock.
+    """
+
+    def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep):
+        self.store, self.run, self.now, self.sleep = store, run, now, sleep
+        self.services = services or _services.Systemd(run, store.root)
+        self.settings = store.load("settings") or {}
+        self.enrollment = store.load("enrollment") or {}
+        self.interface = self.enrollment.get("interface") or self.settings.get("interface") or "wg0"
+        self.token = (store.text("token") or "").strip()
+        self._api = None
+
+    # -- the host's own affairs
+
+    def check_identity(self):
+        """Raise AgentError where this host has no enrollment, or holds the one of the machine it was cloned from."""
+        if not self.enrollment.get("peer_id"):
+            raise AgentError("this host is not enrolled; run the play with a secret for it", "not_enrolled")
+        if self.enrollment.get("fingerprint") != machine_fingerprint(self.store.root):
+            raise AgentError("this machine is a clone of the one that enrolled as %s: it stays silent until it is enrolled itself; "
+                             "run the play with a secret of its own and gatecontrol_state=absent first" % self.enrollment.get("peer_name"), "clone")
+
+    def api(self, max_wait=None):
+        """The server as this host's token sees it; one connection for all requests of a run. Raises ApiError."""
+        if self._api is None:
+            options = dict(self.settings, token=self.token)
+            if max_wait is not None:
+                options["max_wait"] = max_wait
+            self._api = _api.Api(options, {
+                "version": _api.VERSION if self.settings.get("send_version", True) else None,
+                "platform": client_platform(), "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
+        return self._api
+
+    @property
+    def reports(self):
+        """Whether this host may talk to the server itself."""
+        return self.enrollment.get("reporting") == "full"
+
+    def running(self):
+        """What runs on the interface, None where there is none."""
+        # Asked of the kernel first: a host that is not enrolled may not have wg yet.
+        present = os.path.exists(os.path.join(self.store.root, "sys/class/net", self.interface))
+        return _tunnel.observe(self.run, self.interface, self.store.root) if present else None
+
+    def connection(self, running):
+        """What the tunnel is like: {"status": connected|reconnecting|disconnected|error, "handshake_age": seconds or None, "rx_bytes", "tx_bytes"}."""
+        if running is None:
+            return {"status": "disconnected", "handshake_age": None, "rx_bytes": 0, "tx_bytes": 0}
+        peers = running.peers.values()
+        latest = max([peer["handshake"] for peer in peers] or [0])
+        age = max(0, int(self.now() - latest)) if latest else None
+        status = "error" if not peers else "connected" if age is not None and age <= HANDSHAKE_FRESH else "reconnecting"
+        return {"status": status, "handshake_age": age,
+                "rx_bytes": sum(peer["rx"] for peer in peers), "tx_bytes": sum(peer["tx"] for peer in peers)}
+
+    # -- a beat
+
+    def beat(self, check=True, now=False):
+        """Report to the server and ask for a new config when that is due; returns what `show` shows.
+
+        check: whether the config may be asked for; now: even if it is not due, and if an offer was refused before. What went wrong stands in the result's "error" ({kind, text}); nothing is raised but AgentError.
+        """
+        self.check_identity()
+        state = self.store.load("state") or {}
+        at_once, now = now, self.now()
+        if not self.reports or state.get("not_before", 0) > now:
+            return self.show(state)
+        link = self.connection(self.running())
+        connected = link["status"] == "connected"
+        state["connected_since"] = (state.get("connected_since") or now) if connected else None
+        state.update(not_before=0, last_try=now, error=None)
+        # All tries of a beat end before the next beat begins.
+        api = self.api(min(self.settings.get("max_wait", 60), max(5, self.settings.get("heartbeat_interval", 60) - 15)))
+        peer = self.enrollment["peer_id"]
+        try:
+            state["peer_enabled"] = api.heartbeat(
+                peer, connected=connected, rxBytes=link["rx_bytes"], txBytes=link["tx_bytes"],
+                uptime=int(now - state["connected_since"]) if connected else 0, hostname=platform.node().split(".")[0].lower())
+            state["last_beat"] = now
+            if state.get("reported") is None:
+                state["reported"] = link["status"]
+            elif state["reported"] != link["status"]:
+                api.status(peer, link["status"], timestamp(now))
+                state["reported"] = link["status"]
+            due = at_once or now - state.get("last_check", 0) >= self.settings.get("sync_interval", 300) - 5
+            if check and due and not self.store.load("pending"):
+                if at_once:
+                    state["refused"] = None
+                self._check(state, api)
+        except _api.ApiError as err:
+            state["error"] = {"kind": err.kind, "text": str(err)}
+            if err.kind == "rate_limited":
+                state["not_before"] = now + err.details["retry_after"]
+        except _wgconf.ConfigError as err:
+            state["error"] = {"kind": "config", "text": str(err)}
+        state["requests"] = api.requests
+        self.store.save("state", state)
+        shown = self.show(state, link)
+        if self.settings.get("textfile"):
+            _enrollment.write_text(os.path.join(self.settings["textfile"], "gatecontrol.prom"), metrics(shown), 0o644)
+        return shown
+
+    def _check(self, state, api):
+        """Ask for a new config and start its application, which is a unit of its own: the beat's cannot change the network."""
+        offer = api.config_check(self.enrollment["peer_id"], self.enrollment.get("hash"))
+        state["last_check"] = self.now()
+        refused = state.get("refused") or {}
+        if offer is None:
+            state["refused"] = None
+        elif refused.get("hash") != offer["hash"] or refused["again"] <= self.now():
+            wait = min(refused["wait"] * 2, REFUSED_WAIT[1]) if refused.get("hash") == offer["hash"] else REFUSED_WAIT[0]
+            state["refused"] = {"hash": offer["hash"], "wait": wait, "again": self.now() + wait}
+            self.stage(offer["config"])
+            _tunnel.arm(self.store, self.interface, confirm_by="server", timeout=self.settings.get("confirm_timeout", 40), now=self.now)
+            self.services.start_no_block(APPLY)
+
+    # -- a new config
+
+    def stage(self, offered, policy=None):
+        """Turn the server's text into the candidate; returns its text. Raises ConfigError, and nothing is written then.
+
+        policy: options of _options.POLICY, the settings' own unless given.
+        """
+        text = self.rendered(offered, policy)
+        self.store.save("offered", offered)
+        self.store.save("candidate", text)
+        return text
+
+    def rendered(self, offered, policy=None):
+        """The file that belongs to a server's text under a local policy. Raises ConfigError."""
+        policy = self.settings.get("policy") or {} if policy is None else policy
+        config = _wgconf.parse(offered, allow_hooks=bool(policy.get("allow_hooks")))
+        config = _wgconf.override(config, **{key: policy.get(key) for key in (
+            "allowed_ips", "dns", "mtu", "table", "fwmark", "listen_port", "persistent_keepalive")})
+        _wgconf.check_policy(config, endpoints=policy.get("allow_endpoints"), allowed_ips=policy.get("allow_allowed_ips"), dns=policy.get("allow_dns"))
+        return _wgconf.render(config)
+
+    def prove(self):
+        """None where the server answers this host over what runs now, else the reason. The beat is sent: it is the enrollment's first one."""
+        if not self.reports:
+            return None
+        shown = self.beat(check=False)
+        return shown["error"] and shown["error"]["text"]
+
+    def accept(self):
+        """Record the config that was proven: what the server issued and what was written."""
+        offered = self.store.text("offered")
+        if offered is not None:
+            self.store.save("issued", offered)
+        self.enrollment["hash"] = _enrollment.digest(self.store.text("issued") or "")
+        self.enrollment["file_hash"] = _enrollment.digest(_enrollment.read_text(self.config_path) or "")
+        self.store.save("enrollment", self.enrollment)
+        state = self.store.load("state") or {}
+        state["refused"] = None
+        self.store.save("state", state)
+        self.store.drop("offered")
+
+    @property
+    def config_path(self):
+        """Where the config of the interface lies."""
+        return _tunnel.config_path(self.store, self.interface)
+
+    def apply(self):
+        """The work of the apply unit: take the armed step, prove it, wait for its confirmation, else go back; returns the verdict."""
+        return _tunnel.run_armed(self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep, now=self.now)
+
+    # -- what it is like
+
+    def show(self, state=None, link=None):
+        """The host's state for a person or a program; reads, asks nobody."""
+        state = self.store.load("state") or {} if state is None else state
+        link = link or self.connection(self.running())
+        shown = {key: self.enrollment.get(key) for key in ("peer_id", "peer_name", "url", "interface", "reporting", "hash")}
+        shown.update(link, enrolled=bool(self.enrollment.get("peer_id")), version=_api.VERSION)
+        for key in ("peer_enabled", "last_beat", "last_try", "last_check", "not_before", "error", "refused", "requests"):
+            shown[key] = state.get(key)
+        shown["verdict"] = self.store.load("verdict")
+        shown["pending"] = self.store.load("pending") is not None
+        return shown
+
+    def verify(self, wanted):
+        """Compare the host with what a play wants; one request to the server, nothing is changed.
+
+        wanted: {"state", "interface", "settings": SHA-256 of settings_text, "files": {path: SHA-256 as program_digest}, "token": SHA-256 or None,
+        "url", "check": bool}. Returns {"in_sync": bool, "drift": [text], "host": what a play needs to go on, "tunnel": …, "server": …} and what show shows.
+        """
+        drift = []
+        state = self.store.load("state") or {}
+        running = self.running()
+        answer = self.show(state, self.connection(running))
+        answer.update(host=self.facts(), tunnel=None, server={"asked": False}, drift=drift, now=self.now())
+        if wanted.get("state") == "absent":
+            drift += [name + " is there" for name in self.left_over(running)]
+        else:
+            self._compare_enrollment(wanted, drift)
+            self._compare_files(wanted, drift)
+            answer["tunnel"] = self._compare_tunnel(running, drift)
+            self._compare_services(drift, state)
+            if wanted.get("check", True) and not drift:
+                answer["server"] = self._ask(state, drift)
+        answer["in_sync"] = not drift
+        answer["host"]["needs"] = self.needs() if drift and running is None and wanted.get("state") != "absent" else []
+        return answer
+
+    def facts(self):
+        """What a play has to know of this host before it changes it, without facts being gathered."""
+        release = {}
+        for line in (_enrollment.read_text(os.path.join(self.store.root, "etc/os-release")) or "").splitlines():
+            key, _equals, value = line.partition("=")
+            release[key] = value.strip().strip('"')
+        return {"system": client_platform(), "distribution": release.get("ID", ""), "like": release.get("ID_LIKE", "").split(),
+                "version": release.get("VERSION_ID", ""), "service_manager": "systemd" if self.services.available() else None,
+                "fingerprint": machine_fingerprint(self.store.root), "hostname": platform.node(), "resolvectl": shutil.which("resolvectl", path=PATH)}
+
+    def needs(self, config=None):
+        """Tools that are missing for a tunnel, or for this Config; "resolvconf-link" where resolvectl can stand in for resolvconf."""
+        def missing(*tools):
+            return not any(shutil.which(tool, path=PATH) for tool in tools)
+        found = [tool for tool in ("wg", "wg-quick", "ip") if missing(tool)]
+        if missing("wireguard-go") and _tunnel.backend(self.run) is None:
+            found.append("wireguard-go")
+        if config and config.interface.get("DNS") and missing("resolvconf"):
+            resolved = os.path.isdir(os.path.join(self.store.root, "run/systemd/resolve")) and not missing("resolvectl")
+            found.append("resolvconf-link" if resolved else "resolvconf")
+        if config and _wgconf.is_full_tunnel(config):
+            found += ["nft"] * missing("nft", "iptables-restore") + ["sysctl"] * missing("sysctl")
+        return found
+
+    def left_over(self, running):
+        """What of an enrollment is still on this host, in words."""
+        found = [name for name in _enrollment.FILES if os.path.exists(self.store.path(name))]
+        found += [path for path in ("/" + LAUNCHER, "/" + LIBRARY) if os.path.exists(os.path.join(self.store.root, path[1:]))]
+        return found + (["the interface " + self.interface] if running is not None else [])
+
+    def _compare_enrollment(self, wanted, drift):
+        try:
+            self.check_identity()
+        except AgentError as err:
+            drift.append(str(err))
+            return
+        if wanted.get("url") and wanted["url"] != self.enrollment.get("url"):
+            drift.append("the enrollment is with %s" % self.enrollment.get("url"))
+        if wanted.get("interface") and wanted["interface"] != self.enrollment.get("interface"):
+            drift.append("the enrollment uses the interface %s" % self.enrollment.get("interface"))
+        if wanted.get("token") and wanted["token"] != self.enrollment.get("token_digest"):
+            drift.append("the token given is not the one on the host")
+        if self.reports and _enrollment.digest(self.token) != self.enrollment.get("token_digest"):
+            drift.append("the token file was changed")
+
+    def _compare_files(self, wanted, drift):
+        if wanted.get("settings") and wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):
+            drift.append("the agent's settings differ")
+        for path, digest in sorted((wanted.get("files") or {}).items()):
+            text = _enrollment.read_text(os.path.join(self.store.root, path.lstrip("/")))
+            if text is None or program_digest(path, text) != digest:
+                drift.append("%s %s" % (path, "is missing" if text is None else "differs"))
+
+    def _compare_tunnel(self, running, drift):
+        text = _enrollment.read_text(self.config_path)
+        if text is None or _enrollment.digest(text) != self.enrollment.get("file_hash"):
+            drift.append("%s %s" % (self.config_path, "is missing" if text is None else "was changed"))
+            return None
+        try:
+            config = _wgconf.parse(text, allow_hooks=True)
+        except _wgconf.ConfigError as err:
+            drift.append("%s: %s" % (self.config_path, err))
+            return None
+        plan = _tunnel.plan(config, running)
+        drift += plan.reasons
+        return {"action": plan.action, "reasons": plan.reasons}
+
+    def _compare_services(self, drift, state):
+        units = {_tunnel.unit_of(self.interface): "the tunnel"}
+        if self.reports:
+            units[TIMER] = "the beat's timer"
+        seen = self.services.show(list(units), ("ActiveState", "UnitFileState"))
+        for unit, name in units.items():
+            if seen[unit].get("ActiveState") != "active":
+                drift.append("%s (%s) is %s" % (name, unit, seen[unit].get("ActiveState")))
+            if seen[unit].get("UnitFileState") != "enabled":
+                drift.append("%s (%s) is not enabled at boot" % (name, unit))
+        silent = self.now() - state.get("last_try", 0)
+        if self.reports and not drift and silent > 3 * self.settings.get("heartbeat_interval", 60) + 30 and state.get("not_before", 0) < self.now():
+            drift.append("the agent has not beaten for %d s" % silent)
+
+    def _ask(self, state, drift):
+        """The one request of a steady run: has the server another config?"""
+        if not self.reports:
+            return {"asked": False, "last_check": state.get("last_check")}
+        if state.get("not_before", 0) > self.now():
+            return {"asked": False, "not_before": state["not_before"]}
+        try:
+            updated = self.api(max_wait=0).config_check(self.enrollment["peer_id"], self.enrollment.get("hash")) is not None
+        except _api.ApiError as err:
+            drift.append("the server: %s" % err)
+            return {"asked": True, "error": dict(err.failure, text=str(err))}
+        if updated:
+            drift.append("the server has a new config")
+        return {"asked": True, "updated": updated}
+
+
+def metrics(shown):
+    """The text of a Prometheus textfile."""
+    labels = '{peer="%s",interface="%s"}' % (shown["peer_name"], shown["interface"])
+    values = (
+        ("beat_success", "gauge", "1 if the last beat was answered", int(not shown["error"])),
+        ("last_beat_timestamp_seconds", "gauge", "when a beat was last answered", shown["last_beat"]),
+        ("peer_enabled", "gauge", "1 if the server has the peer enabled", None if shown["peer_enabled"] is None else int(shown["peer_enabled"])),
+        ("handshake_age_seconds", "gauge", "since the latest handshake", shown["handshake_age"]),
+        ("receive_bytes_total", "counter", "received through the tunnel", shown["rx_bytes"]),
+        ("transmit_bytes_total", "counter", "sent through the tunnel", shown["tx_bytes"]),
+    )
+    lines = []
+    for name, kind, words, value in values:
+        if value is not None:
+            lines += ["# HELP gatecontrol_%s %s" % (name, words), "# TYPE gatecontrol_%s %s" % (name, kind), "gatecontrol_%s%s %s" % (name, labels, value)]
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- the command line
+
+COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "recover": 0}  # name -> words that follow
+
+
+def command(agent, name, words, as_json=False):
+    """What the launcher does: (exit status, text to print)."""
+    try:
+        if name == "verify":
+            asked = json.loads(base64.b64decode(words[0]))
+            return 0, MARKER + json.dumps(agent.verify(asked))
+        if name == "confirm":
+            return 0, MARKER + json.dumps(_tunnel.confirm(agent.store, words[0], sleep=agent.sleep, now=agent.now))
+        if name == "checked":
+            agent.store.save("state", dict(agent.store.load("state") or {}, last_check=agent.now()))
+            return 0, None
+        if name == "recover":
+            verdict = _tunnel.recover(agent.store)
+            return 0, verdict and verdict["reason"]
+        if name == "apply":
+            verdict = agent.apply()
+            return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
+        if name == "show":
+            shown = agent.show()
+        else:
+            shown = agent.beat(check=True, now=name == "sync")
+    except AgentError as err:
+        return 1, str(err)
+    failed = bool(shown["error"] and name != "show")
+    return int(failed), json.dumps(shown, sort_keys=True) if as_json else described(shown)
+
+
+def described(shown):
+    """What show shows, for a person."""
+    if not shown["enrolled"]:
+        return "not enrolled"
+
+    def ago(seconds):
+        return "never" if not seconds else "%d s ago" % (time.time() - seconds)
+
+    lines = [
+        ("peer", "%s (id %s) on %s" % (shown["peer_name"], shown["peer_id"], shown["url"])),
+        ("tunnel", "%s, %s; %s" % (shown["interface"], shown["status"], "no handshake yet" if shown["handshake_age"] is None
+                                   else "handshake %d s ago, received %d bytes, sent %d bytes" % (
+                                       shown["handshake_age"], shown["rx_bytes"], shown["tx_bytes"]))),
+        ("beat", "answered %s, config asked for %s" % (ago(shown["last_beat"]), ago(shown["last_check"])) if shown["reporting"] == "full"
+         else "none: this host has no token of its own"),
+    ]
+    if shown["peer_enabled"] is False:
+        lines.append(("server", "the administrator has disabled this peer"))
+    if (shown["not_before"] or 0) > time.time():
+        lines.append(("server", "the rate limit is used up, silent for %d s" % (shown["not_before"] - time.time())))
+    if shown["error"]:
+        lines.append(("error", shown["error"]["text"]))
+    if shown["verdict"] and not shown["verdict"]["ok"]:
+        lines.append(("config", "the last change was rolled back: %s" % shown["verdict"]["reason"]))
+    return "\n".join("%-8s%s" % line for line in lines)

@@ -1,0 +1,462 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""GateControl's client API and peers API: requests, errors, retries, rate limit. URLs and error texts live only here.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import random
+import re
+import ssl
+import time
+import urllib.parse
+
+from . import _enrollment
+
+VERSION = "1.0.0"  # of the collection; sent as X-Client-Version
+
+CLIENT = "/api/v1/client"
+PEERS = "/api/v1/peers"
+PAGE = 250  # peers in one page, the most the server gives
+
+# Releases whose POST /client/register ends in 500 for every token, after having made the peer.
+REGISTER_BROKEN = ((1, 50, 13), (1, 118, 2))
+OTHER_WAYS = "give gatecontrol_peers_token, or a client token bound to a peer together with gatecontrol_peer_id"
+
+# How the server is reached where an option says nothing; times in seconds.
+DEFAULTS = {"validate_certs": True, "timeout": 15, "max_wait": 60, "allow_http": False, "auth_header": "authorization"}
+TOKEN_HEADERS = {"authorization": ("Authorization", "Bearer "), "x-api-token": ("X-API-Token", ""), "x-api-key": ("X-API-Key", "")}
+
+
+class ApiError(Exception):
+    """A request that did not succeed. The text is one sentence for a person; kind, status and details are for a program.
+
+    kinds: auth scope user_disabled unbound wrong_peer bound_elsewhere licence machine_binding forbidden invalid invalid_name not_found
+    endpoint_missing conflict rate_limited server register_broken uncertain network tls redirect protocol options
+    """
+
+    def __init__(self, message, kind, status=None, sent=False, **details):
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+        self.sent = sent  # the request may have taken effect
+        self.details = details
+
+    @property
+    def failure(self):
+        """What a playbook may decide on: kind, status (int or None) and details such as retry_after (seconds), limit, current."""
+        return dict(self.details, kind=self.kind, status=self.status)
+
+
+class Response:
+    """An answer: status (int), headers (lower-case names), text (str)."""
+
+    def __init__(self, status, headers, text):
+        self.status = status
+        self.headers = headers
+        self.text = text
+
+
+# ---------------------------------------------------------------- names, releases, addresses
+
+def cleaned_name(hostname):
+    """The peer name that register makes of a host name: other characters become "_", cut to 50."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", hostname)[:50]
+
+
+def check_name(name):
+    """Return the peer name the server would give; raise ApiError (invalid_name) where it would refuse."""
+    cleaned = cleaned_name(name)
+    if not re.match(r"[A-Za-z0-9]", cleaned):
+        raise ApiError("the server would refuse the host name %r: a peer's name starts with an ASCII letter or a digit; "
+                       "set gatecontrol_name to another name" % name, "invalid_name")
+    return cleaned
+
+
+def release(version):
+    """A server's version text as a tuple of ints, () where it has none."""
+    return tuple(int(part) for part in re.findall(r"\d+", (version or "").split("-")[0])[:3])
+
+
+def register_broken(version):
+    """Whether this release is known to answer every register with 500."""
+    return REGISTER_BROKEN[0] <= release(version) <= REGISTER_BROKEN[1]
+
+
+def normal_url(url):
+    """A server's URL in one spelling: lower-case scheme and host, no default port, no trailing slash."""
+    parts = urllib.parse.urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        raise ApiError("the URL %r has no valid port; set gatecontrol_url to a form such as https://gate.example.com" % url, "options")
+    if parts.scheme.lower() not in ("https", "http") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ApiError("the URL %r is not of the form https://gate.example.com; set gatecontrol_url" % url.split("@")[-1], "options")
+    host = "[%s]" % parts.hostname if ":" in parts.hostname else parts.hostname
+    if port and port != {"https": 443, "http": 80}[parts.scheme.lower()]:
+        host += ":%d" % port
+    return "%s://%s%s" % (parts.scheme.lower(), host, parts.path.rstrip("/"))
+
+
+def is_loopback(host):
+    """Whether a host name of a URL means this machine."""
+    return host == "localhost" or host == "::1" or re.match(r"127(\.\d{1,3}){3}$", host or "") is not None
+
+
+def is_excluded(host, no_proxy):
+    """Whether a comma list such as "localhost,.example.com" keeps a host from the proxy; "*" keeps all."""
+    for entry in (no_proxy or "").replace(" ", "").lower().split(","):
+        entry = entry.lstrip(".")
+        if entry and (entry == "*" or host.lower() == entry or host.lower().endswith("." + entry)):
+            return True
+    return False
+
+
+# ---------------------------------------------------------------- transport
+
+class HttpTransport:
+    """HTTP/1.1 over one connection that is kept, on the standard library alone.
+
+    options: url, ca_path, client_cert, client_key, proxy, no_proxy and those of DEFAULTS.
+    Raises ApiError of the kinds options, network (with sent), tls, redirect, protocol.
+    """
+
+    def __init__(self, options):
+        self.url = normal_url(options["url"])
+        self.parts = urllib.parse.urlsplit(self.url)
+        self.options = options
+        self.connection = None
+        if self.parts.scheme == "http" and not is_loopback(self.parts.hostname) and not options["allow_http"]:
+            raise ApiError("refusing to send a token over plain http to %s; use https, or set gatecontrol_allow_http "
+                           "where the network itself is trusted" % self.parts.netloc, "options")
+
+    def _context(self):
+        context = ssl.create_default_context()
+        if not self.options["validate_certs"]:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        what = "ca_path"
+        try:
+            if self.options.get("ca_path"):
+                context = ssl.create_default_context(cafile=self.options["ca_path"])
+            what = "client_cert and client_key"
+            if self.options.get("client_cert"):
+                context.load_cert_chain(self.options["client_cert"], self.options.get("client_key"))
+        except (OSError, ValueError) as err:
+            raise ApiError("the certificate file given by %s cannot be used: %s; correct the path" % (what, err), "options")
+        return context
+
+    def _connect(self):
+        host, port = self.parts.hostname, self.parts.port
+        secure = self.parts.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        extra = {"context": self._context()} if secure else {}
+        proxy = self.options.get("proxy")
+        if proxy and not is_excluded(host, self.options.get("no_proxy")):
+            via = urllib.parse.urlsplit(proxy if "//" in proxy else "http://" + proxy)
+            if via.scheme != "http" or not via.hostname:
+                raise ApiError("the proxy %r is not of the form http://proxy.example.com:3128; set gatecontrol_proxy"
+                               % proxy.split("@")[-1], "options")
+            headers = {}
+            if via.username:
+                login = "%s:%s" % (urllib.parse.unquote(via.username), urllib.parse.unquote(via.password or ""))
+                headers["Proxy-Authorization"] = "Basic " + base64.b64encode(login.encode("utf-8")).decode("ascii")
+            self.connection = kind(via.hostname, via.port or 3128, timeout=self.options["timeout"], **extra)
+            # A tunnel for http as well: the proxy then never sees a token it could log.
+            self.connection.set_tunnel(host, port or (443 if secure else 80), headers)
+        else:
+            self.connection = kind(host, port, timeout=self.options["timeout"], **extra)
+        self.connection.connect()
+
+    def close(self):
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def request(self, method, path, headers, body=None):
+        """Send one request; path starts with a slash. Returns a Response; redirects are followed for GET within the origin only."""
+        path = self.parts.path + path
+        origin = "%s://%s" % (self.parts.scheme, self.parts.netloc)
+        for _hop in range(4):
+            response = self._exchange(method, path, headers, body)
+            if response.status not in (301, 302, 303, 307, 308):
+                return response
+            target = urllib.parse.urljoin(origin + path, response.headers.get("location", ""))
+            there = urllib.parse.urlsplit(target)
+            if method != "GET" or (there.scheme, there.netloc) != (self.parts.scheme, self.parts.netloc):
+                raise ApiError("%s answered with a redirect to %s, which is not followed so that the token stays with this server; "
+                               "set gatecontrol_url to the right address" % (self.url, there.netloc or target), "redirect", response.status)
+            path = target[len(origin):]
+        raise ApiError("%s redirects in a circle; check its reverse proxy" % self.url, "redirect", response.status)
+
+    def _exchange(self, method, path, headers, body):
+        reused = self.connection is not None
+        sent = False
+        try:
+            if not reused:
+                self._connect()
+            sent = True
+            self.connection.request(method, path, body, headers)
+            answer = self.connection.getresponse()
+            text = answer.read().decode("utf-8", "surrogateescape")
+            if answer.getheader("connection", "").lower() == "close":
+                self.close()
+            return Response(answer.status, {key.lower(): value for key, value in answer.getheaders()}, text)
+        except ssl.SSLError as err:
+            self.close()
+            raise ApiError("no trusted connection to %s: %s; check its certificate and gatecontrol_ca_path"
+                           % (self.url, getattr(err, "verify_message", "") or err.reason or err), "tls", sent=sent)
+        except (OSError, http.client.HTTPException) as err:
+            self.close()
+            if reused and isinstance(err, (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)) and method == "GET":
+                return self._exchange(method, path, headers, body)  # an idle connection that the server had closed
+            raise ApiError("no answer from %s: %s; check the address, the network and the server"
+                           % (self.url, err or type(err).__name__), "network", sent=sent)
+
+
+# ---------------------------------------------------------------- what an answer means
+
+def _says(body, text):
+    words = body.get("error")
+    return (words if isinstance(words, str) else text[:200].replace("\n", " ").strip()) or "no text"
+
+
+def explain(what, path, response, body):
+    """The ApiError of an answer that is no success. what: the action in words, such as "reading the config"."""
+    status, words = response.status, _says(body, response.text)
+
+    def error(kind, advice, **details):
+        return ApiError("%s failed: the server says \"%s\" (%d); %s" % (what, words, status, advice), kind, status, **details)
+
+    low = words.lower()
+    if status == 401:
+        return error("auth", "check that the token is complete, not expired and not revoked")
+    if status == 403:
+        if "feature" in body:
+            numbers = {key: body[key] for key in ("feature", "current", "limit") if key in body}
+            have = " (%s of %s in use)" % (body["current"], body["limit"]) if "limit" in body and "current" in body else ""
+            return error("licence", "the server's licence does not cover it%s: remove peers or extend the licence" % have, **numbers)
+        if "permission for this resource" in low or low.startswith("forbidden for token"):
+            return error("scope", "the token needs the scope \"%s\"" % ("client" if path.startswith(CLIENT) else "peers")
+                         + (" (\"peers\" on the 1.5.2 era)" if path.startswith(CLIENT) else ""))
+        if "user account is disabled" in low:
+            return error("user_disabled", "enable the user the token belongs to, or use another user's token")
+        if "not bound to a peer" in low:
+            return error("unbound", "the peer was deleted or the token never registered: run the play with a token to enroll again")
+        if "not authorized for this peer" in low:
+            return error("wrong_peer", "the token belongs to another host's peer: give this host a token of its own")
+        if "bound to a different peer" in low:
+            return error("bound_elsewhere", "two hosts registered with one token: give each host a token of its own")
+        if "fingerprint" in low or "different machine" in low or "machine" in low:
+            return error("machine_binding", "the token is bound to a machine: if this host was rebuilt, reset the token's binding in the web interface")
+        return error("forbidden", "check the token's rights in the web interface")
+    if status == 404:
+        if "ok" in body:
+            return error("not_found", "the peer was deleted: run the play with a token to enroll again")
+        return error("endpoint_missing", "this server's release has no %s" % path.split("?")[0])
+    if status == 409:
+        return error("conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet")
+    if status == 429:
+        after = response.headers.get("retry-after", "")
+        seconds = int(after) if after.isdigit() else int(response.headers.get("ratelimit-reset", "0") or 0)
+        return error("rate_limited", "come back in %d s" % seconds, retry_after=seconds)
+    if status == 400:
+        if "fingerprint" in low:
+            return error("machine_binding", "machine_fingerprint has to be 64 lower-case hex digits")
+        if "name" in low:
+            return error("invalid_name", "set gatecontrol_name to 1-63 letters, digits, dots, underscores or hyphens that start with a letter or digit")
+        if "no " in low and ("ip" in low.split() or "address" in low):
+            return error("conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet")
+        return error("invalid", "correct the value named there", **({"fields": body["fields"]} if "fields" in body else {}))
+    if status >= 500:
+        return error("server", "look into the server's log and run again")
+    return error("protocol", "check that gatecontrol_url is a GateControl server")
+
+
+# ---------------------------------------------------------------- the API
+
+class Api:
+    """A GateControl server as one token sees it.
+
+    options: what HttpTransport takes, plus token; None means not given. max_wait is over all tries of one call.
+    identity: version (None: no X-Client-Version is sent, since the server would write it into the peer's description), platform,
+    fingerprint (64 hex) of the machine the call is made for; {} in a delegated call that is about no machine.
+    """
+
+    def __init__(self, options, identity=None, transport=None, sleep=time.sleep, clock=time.monotonic, jitter=random.uniform):
+        options = dict(DEFAULTS, **{key: value for key, value in options.items() if value is not None})
+        self.transport = transport or HttpTransport(options)
+        self.max_wait = options["max_wait"]
+        self.sleep, self.clock, self.jitter = sleep, clock, jitter
+        self.requests = 0
+        self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + VERSION}
+        if options.get("token"):
+            name, prefix = TOKEN_HEADERS[options["auth_header"]]
+            self.headers[name] = prefix + options["token"]
+        identity = identity or {}
+        for header, key in (("X-Client-Version", "version"), ("X-Client-Platform", "platform"), ("X-Machine-Fingerprint", "fingerprint")):
+            if identity.get(key):
+                self.headers[header] = identity[key]
+
+    def call(self, what, method, path, body=None, query=None, repeat=True):
+        """One request with retries; returns (status, object).
+
+        repeat: whether it may be sent again when it is open if it took effect. 5xx and network errors wait 2 s, 3 s, 4.5 s ... 60 s with
+        jitter, 429 waits for Retry-After, both within max_wait; every other 4xx ends at once (the vendor's client strategy).
+        """
+        if query:
+            path += "?" + urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
+        payload = None if body is None else json.dumps(body).encode("utf-8")
+        headers = self.headers if payload is None else dict(self.headers, **{"Content-Type": "application/json"})
+        end, delay = self.clock() + self.max_wait, 2.0
+        while True:
+            try:
+                return self._once(what, method, path, headers, payload)
+            except ApiError as err:
+                if err.kind == "rate_limited":
+                    pause = err.details["retry_after"] + self.jitter(0, 1)
+                elif err.kind in ("server", "network", "protocol") and (repeat or (err.kind == "network" and not err.sent)):
+                    pause, delay = delay * self.jitter(0.8, 1.2), min(delay * 1.5, 60.0)
+                else:
+                    raise
+                if self.clock() + pause > end:
+                    raise
+            self.sleep(pause)
+
+    def _once(self, what, method, path, headers, payload):
+        self.requests += 1
+        response = self.transport.request(method, path, headers, payload)
+        try:
+            body = json.loads(response.text)
+        except ValueError:
+            body = None
+        if response.status < 300:
+            if not isinstance(body, dict) or body.get("ok") is not True:
+                raise ApiError("%s failed: the answer of %s is not the JSON of a GateControl server (%s); check gatecontrol_url and what "
+                               "stands between" % (what, self.transport.url, response.text[:60].replace("\n", " ") or "empty"),
+                               "protocol", response.status, sent=True)
+            return response.status, body
+        raise explain(what, path, response, body if isinstance(body, dict) else {})
+
+    # -- client API
+
+    def ping(self):
+        """{"version": str, "timestamp": ISO-8601 UTC}"""
+        return self.call("asking the server", "GET", CLIENT + "/ping")[1]
+
+    def permissions(self):
+        """What the token may do: {"permissions": {…: bool}, "scopes": [str]}; releases since 1.6.1."""
+        return self.call("reading the token's permissions", "GET", CLIENT + "/permissions")[1]
+
+    def register(self, hostname, platform, version):
+        """Make this token's peer, or get the one it has: (created, {"peerId", "peerName", "config", "hash"}); never sent twice.
+
+        Raises ApiError uncertain where it is open whether the peer was made.
+        """
+        body = {"hostname": hostname, "platform": platform, "clientVersion": version}
+        try:
+            status, answer = self.call("registering %s" % hostname, "POST", CLIENT + "/register", body, repeat=False)
+        except ApiError as err:
+            if err.kind in ("server", "protocol") or (err.kind in ("network", "tls") and err.sent):
+                raise ApiError("%s; the peer %s may have been made all the same" % (err, cleaned_name(hostname)), "uncertain", err.status, True,
+                               cause=err.kind)
+            raise
+        return status == 201, self._checked("registering", answer, ("peerId", "peerName", "config", "hash"))
+
+    def config(self, peer_id):
+        """{"config": str, "hash": 64 hex, "peerName": str}"""
+        return self._consistent(lambda: self.call("reading the config of peer %s" % peer_id, "GET", CLIENT + "/config",
+                                                  query={"peerId": peer_id})[1])
+
+    def config_check(self, peer_id, known_hash):
+        """None while the server's config has this hash, else {"config": str, "hash": 64 hex}."""
+        def ask():
+            answer = self.call("checking the config of peer %s" % peer_id, "GET", CLIENT + "/config/check",
+                               query={"peerId": peer_id, "hash": known_hash})[1]
+            return answer if answer.get("updated") else None
+        return self._consistent(ask)
+
+    def heartbeat(self, peer_id, **values):
+        """Send a heartbeat (connected bool, rxBytes and txBytes in bytes, uptime in seconds, hostname); returns peerEnabled, None before 1.33.0."""
+        answer = self.call("sending the heartbeat of peer %s" % peer_id, "POST", CLIENT + "/heartbeat", dict(values, peerId=peer_id))[1]
+        return answer.get("peerEnabled")
+
+    def status(self, peer_id, status, timestamp):
+        """Report a status event; each one is a row in the server's activity log, so it is not repeated blindly."""
+        self.call("reporting the status of peer %s" % peer_id, "POST", CLIENT + "/status",
+                  {"peerId": peer_id, "status": status, "timestamp": timestamp}, repeat=False)
+
+    def peer_info(self, peer_id):
+        """{"id", "name", "enabled" bool, "expiresAt" str or None, "createdAt" "YYYY-MM-DD HH:MM:SS" UTC}; releases since 1.6.1."""
+        return self.call("reading peer %s" % peer_id, "GET", CLIENT + "/peer-info", query={"peerId": peer_id})[1]["peer"]
+
+    # -- peers API
+
+    def peers(self):
+        """Every peer, page by page as they are asked for: the server gives no total, so the last page is the one that is not full."""
+        offset = 0
+        while True:
+            page = self.call("listing the peers", "GET", PEERS, query={"limit": PAGE, "offset": offset})[1].get("peers") or []
+            for peer in page:
+                yield peer
+            if len(page) < PAGE:
+                return
+            offset += PAGE
+
+    def peer_named(self, name):
+        """The peer of this exact name, or None."""
+        return next((peer for peer in self.peers() if peer.get("name") == name), None)
+
+    def peer(self, peer_id):
+        """One peer's record."""
+        return self.call("reading peer %s" % peer_id, "GET", "%s/%d" % (PEERS, peer_id))[1]["peer"]
+
+    def create_peer(self, name, **fields):
+        """Make a peer; returns its record, private key included. Never sent twice: raises ApiError uncertain where it is open if it was made."""
+        try:
+            return self.call("creating the peer %s" % name, "POST", PEERS, dict(fields, name=name), repeat=False)[1]["peer"]
+        except ApiError as err:
+            if err.kind in ("server", "protocol") or (err.kind in ("network", "tls") and err.sent):
+                raise ApiError("%s; the peer %s may have been made all the same: the next run finds it by its name" % (err, name),
+                               "uncertain", err.status, True, cause=err.kind)
+            raise
+
+    def update_peer(self, peer_id, fields):
+        """Change fields of a peer; those left out stay. A 500 here means a value the server does not check (dns, group), so it is not repeated."""
+        path = "%s/%d" % (PEERS, peer_id)
+        return self.call("changing peer %s" % peer_id, "PUT", path, fields, repeat=False)[1]
+
+    def delete_peer(self, peer_id):
+        """Delete a peer; its tokens stay and are unbound."""
+        self.call("deleting peer %s" % peer_id, "DELETE", "%s/%d" % (PEERS, peer_id))
+
+    def peer_config(self, peer_id):
+        """{"config": str, "hash": 64 hex, "name": str}: the hash is made here, since this answer has none."""
+        answer = self.call("reading the config of peer %s" % peer_id, "GET", "%s/%d/config" % (PEERS, peer_id))[1]
+        self._checked("reading the config", answer, ("config",))
+        return dict(answer, hash=_enrollment.digest(answer["config"]))
+
+    # -- consistency
+
+    @staticmethod
+    def _checked(what, answer, keys):
+        missing = [key for key in keys if not answer.get(key)]
+        if missing:
+            raise ApiError("%s failed: the answer lacks %s; look into the server's log" % (what, ", ".join(missing)), "protocol", 200, True)
+        return answer
+
+    def _consistent(self, ask):
+        """A config whose hash fits its bytes: asked a second time when it does not, refused then."""
+        for _try in range(2):
+            answer = ask()
+            if answer is None:
+                return None
+            self._checked("reading the config", answer, ("config", "hash"))
+            if _enrollment.digest(answer["config"]) == answer["hash"]:
+                return answer
+        raise ApiError("the server's config does not have the hash it names (twice); nothing was written: look into the server's log", "protocol", 200)

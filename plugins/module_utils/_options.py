@@ -1,0 +1,142 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Argument specs shared by the modules, and the way from a module's options to an API and to a host's files.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+from ansible.module_utils.basic import AnsibleModule, env_fallback
+
+from . import _agent, _api, _enrollment, _peer, _services, _tunnel, _wgconf
+
+# How the server is reached. The same names stand in the agent's settings; they have no defaults here, so that those settings count.
+REACH = {
+    "url": {"type": "str", "fallback": (env_fallback, ["GATECONTROL_URL"])},
+    "ca_path": {"type": "path"},
+    "validate_certs": {"type": "bool"},
+    "client_cert": {"type": "path"},
+    "client_key": {"type": "path", "no_log": False},  # a path, not the key
+    "proxy": {"type": "str", "no_log": True},
+    "no_proxy": {"type": "str"},
+    "timeout": {"type": "int"},
+    "max_wait": {"type": "int"},
+    "allow_http": {"type": "bool"},
+    "auth_header": {"type": "str", "choices": list(_api.TOKEN_HEADERS)},
+}
+TOKEN = {
+    "token": {"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_TOKEN"])},
+    "token_file": {"type": "path", "no_log": False},  # a path, not the token
+}
+PEERS_TOKEN = {"peers_token": {"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_PEERS_TOKEN"])}}
+IDENTITY = {
+    "machine_fingerprint": {"type": "str"},
+    "client_platform": {"type": "str"},
+    "send_version": {"type": "bool"},
+}
+# What a server-issued config may hold, and what is put in its place.
+POLICY = {
+    "allow_hooks": {"type": "bool"},
+    "allowed_ips": {"type": "list", "elements": "str"},
+    "dns": {"type": "list", "elements": "str"},
+    "mtu": {"type": "int"},
+    "table": {"type": "str"},
+    "fwmark": {"type": "str"},
+    "listen_port": {"type": "int"},
+    "persistent_keepalive": {"type": "int", "no_log": False},  # seconds
+    "allow_endpoints": {"type": "list", "elements": "str"},
+    "allow_allowed_ips": {"type": "list", "elements": "str"},
+    "allow_dns": {"type": "list", "elements": "str"},
+}
+INTERFACE = {"interface": {"type": "str", "default": "wg0"}}
+# What an installation of the agent consists of, beside the collection's own code.
+INSTALLATION = {"launcher": {"type": "str"}, "units": {"type": "dict"}, "settings": {"type": "dict"}}
+HOST_INFO = dict(
+    INSTALLATION, state={"type": "str", "choices": ["present", "absent"], "default": "present"}, url={"type": "str"}, interface={"type": "str"},
+    token={"type": "str", "no_log": True}, token_digest={"type": "str", "no_log": False}, peers_token={"type": "str", "no_log": True},
+    check={"type": "bool", "default": True})
+
+
+def reach(params, settings=None):
+    """How to reach the server, as _api.Api takes it: the options given, then the agent's settings where those are about the same server.
+
+    Raises ApiError (options) where no server is named.
+    """
+    known = (settings or {}).get("url")
+    if not params["url"] and not known:
+        raise _api.ApiError("no server was named; set url or GATECONTROL_URL", "options")
+    url = _api.normal_url(params["url"] or known)
+    base = settings if known and _api.normal_url(known) == url else {}
+    return dict({key: base.get(key) if params[key] is None else params[key] for key in REACH}, url=url)
+
+
+def policy(params, settings):
+    """The local policy: the options given, then the agent's settings."""
+    known = settings.get("policy") or {}
+    return {key: known.get(key) if params[key] is None else params[key] for key in POLICY}
+
+
+def secret(params, name="token"):
+    """A token given as an option or as a file, None where there is neither. Raises ApiError (options) for what cannot be a token."""
+    value, path = params.get(name), params.get(name + "_file")
+    if not value and path:
+        value = _enrollment.read_text(path)
+        if value is None:
+            raise _api.ApiError("%s_file %s does not exist; correct the path" % (name, path), "options")
+    value = (value or "").strip()
+    if value and not value.startswith("gc_"):
+        raise _api.ApiError("%s is not a GateControl token: it begins with gc_; create one in the web interface" % name, "options")
+    if any(character.isspace() or ord(character) > 126 for character in value):
+        raise _api.ApiError("%s has a blank or another character no token has; copy it again" % name, "options")
+    return value or None
+
+
+def identity(params, settings=None, fingerprint=None):
+    """Who the requests are about: this machine, or, in a delegated call, the one whose fingerprint and platform were given."""
+    send = params["send_version"] if params["send_version"] is not None else (settings or {}).get("send_version", True)
+    return {"version": _api.VERSION if send else None, "platform": params["client_platform"] or _agent.client_platform(),
+            "fingerprint": params["machine_fingerprint"] or fingerprint}
+
+
+def runner(module):
+    """module.run_command in the form that _tunnel and _services take: (argv, stdin=None) -> (rc, out, err)."""
+    environment = {"LC_ALL": "C", "LANGUAGE": "C"}
+
+    def run(argv, stdin=None):
+        try:
+            return module.run_command(argv, data=stdin, binary_data=True, environ_update=environment, handle_exceptions=False)
+        except OSError as err:
+            return 127, "", "%s: %s" % (argv[0], err.strerror)
+    return run
+
+
+def agent(module):
+    """The agent's code on the host the module runs on."""
+    return _agent.Agent(_enrollment.Store(), runner(module))
+
+
+def keep_secret(*values):
+    """Have values masked where results are shown; from ansible-core 2.22 on this is no longer done for what no_log options hold alone."""
+    try:
+        from ansible.module_utils.secrets import register_secrets
+    except ImportError:
+        return
+    register_secrets([value for value in values if value])
+
+
+def run_module(work, argument_spec, **constraints):
+    """Run a module: work(module) returns the result, and every error of the rooms below becomes one fail_json with `failure` beside `msg`."""
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **constraints)
+    try:
+        result = work(module)
+    except (_api.ApiError, _peer.PeerError) as err:
+        module.fail_json(msg=str(err), failure=err.failure)
+    except (_agent.AgentError, _wgconf.ConfigError) as err:
+        module.fail_json(msg=str(err), failure={"kind": err.kind, "status": None})
+    except (_services.ServiceError, _tunnel.TunnelError) as err:
+        module.fail_json(msg=str(err), failure={"kind": "tunnel", "status": None})
+    except OSError as err:
+        module.fail_json(msg="%s: %s; look into the path and its rights" % (err.filename or "the host", err.strerror or err),
+                         failure={"kind": "file", "status": None})
+    module.exit_json(**result)

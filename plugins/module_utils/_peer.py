@@ -1,0 +1,331 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A peer exists: made from the host with its client token, or from the controller through the peers API.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import ipaddress
+import platform
+import re
+
+from . import _agent, _api, _enrollment, _wgconf
+
+GONE = ("unbound", "not_found")  # what a server says of a deleted peer: 404 in the 1.5.2 era, 403 "not bound" later
+
+
+class PeerError(Exception):
+    """The host's peer cannot be settled without a person. One sentence; kind: not_ours, other_server, other_interface, other_token, clone, no_secret."""
+
+    def __init__(self, message, kind, **details):
+        super().__init__(message)
+        self.kind = kind
+        self.failure = dict(details, kind=kind, status=None)
+
+
+class HostPeer:
+    """The peer of the host this runs on.
+
+    api: token -> Api at the wanted URL. url, token (None: use the host's own), name, interface, peer_id (a token bound in advance),
+    issued (the config's text where the controller read it: this host gets no token), adopt, move: the options of gatecontrol_peer.
+    server: {"version", "timestamp"} of a ping made a moment ago, or None.
+    """
+
+    def __init__(self, store, api, url, token=None, name=None, interface="wg0", peer_id=None, issued=None, adopt=False, move=False, server=None):
+        self.store, self.api, self.url, self.token, self.interface = store, api, url, token, interface
+        self.peer_id, self.issued, self.adopt, self.move, self.server = peer_id, issued, adopt, move, server
+        self.name = name or platform.node()
+        self.record = store.load("enrollment") or {}
+        self.fingerprint = _agent.machine_fingerprint(store.root)
+        self.token_digest = _enrollment.digest(token) if token else None
+
+    def present(self, check_mode=False):
+        """Settle it; returns {"changed", "peer": {"id", "name"}, "hash", "created", "adopted", "reporting"}.
+
+        hash: of the server's config, whose text then lies in the store as "offered" or "issued"; None in check mode of a new enrollment.
+        Raises ApiError, PeerError.
+        """
+        record = self.record
+        if record.get("peer_id") and record.get("fingerprint") != self.fingerprint:
+            if not self.token_digest or self.token_digest == record.get("token_digest"):
+                raise PeerError("this machine is a clone of the one that enrolled as %s and holds its token; give this host a token of its own"
+                                % record.get("peer_name"), "clone", peer=record.get("peer_name"))
+            record = self.record = {}
+        if record.get("peer_id"):
+            if record["interface"] != self.interface:
+                raise PeerError("this host is enrolled with the interface %s, not %s; keep gatecontrol_interface, or run with "
+                                "gatecontrol_state=absent first" % (record["interface"], self.interface), "other_interface")
+            known = self._known(check_mode)
+            if known:
+                return known
+        return self._enroll(check_mode)
+
+    # -- a host with an enrollment
+
+    def _known(self, check_mode):
+        """The result where the enrollment still stands; None where the peer is gone or the host moves, so that it is to be enrolled anew."""
+        record = self.record
+        if self.issued is not None:
+            return self._keep(self.issued, check_mode) if record["url"] == self.url and record["peer_id"] == self.peer_id else self._elsewhere(None)
+        own = (self.store.text("token") or "").strip()
+        token = self.token or own
+        if not token:
+            raise PeerError("this host's enrollment has no token (reporting: none) and none was given; give gatecontrol_peers_token or a client "
+                            "token bound to peer %s" % record["peer_id"], "no_secret")
+        same_token = token == own and self.token_digest in (None, record.get("token_digest"))
+        try:
+            offer = self.api(token).config_check(record["peer_id"], record.get("hash"))
+        except _api.ApiError as err:
+            if record["url"] != self.url:
+                if err.kind in GONE + ("wrong_peer", "auth", "scope"):
+                    return self._elsewhere(None)
+                raise
+            if err.kind in GONE and same_token:
+                if not self.token:
+                    raise
+                return None
+            if err.kind in GONE + ("wrong_peer",) and own and own != token:
+                return self._other_token(own, err)
+            raise
+        text = offer["config"] if offer else self.store.text("issued")
+        if record["url"] != self.url and (text is None or _server_key(text) != record.get("server_public_key")):
+            return self._elsewhere(text)
+        return self._keep(text if offer else None, check_mode)
+
+    def _elsewhere(self, text):
+        if self.move:
+            return None
+        raise PeerError("this host is enrolled with %s%s, and nothing was changed; set gatecontrol_move=true to enroll it with %s instead"
+                        % (self.record["url"], ", another server" if text else "", self.url), "other_server", url=self.record["url"])
+
+    def _other_token(self, own, err):
+        """The token given does not fit the host's peer: enroll anew with it only where the peer is gone."""
+        try:
+            self.api(own).config_check(self.record["peer_id"], self.record.get("hash"))
+        except _api.ApiError as own_err:
+            if own_err.kind in GONE and err.kind == "unbound":
+                return None
+        raise PeerError("the token given does not belong to this host's peer %s (%s), and a second peer was not made; give a token bound to that peer, "
+                        "or run with gatecontrol_state=absent first" % (self.record["peer_name"], err), "other_token")
+
+    def _keep(self, offered, check_mode):
+        """The enrollment stands; its URL or token may be new, and the server may have offered another config."""
+        record = dict(self.record, url=self.url)
+        if self.token:
+            record.update(token_digest=self.token_digest, reporting="full")
+        changed = record != self.record
+        if not check_mode:
+            if offered is not None:
+                self.store.save("offered", offered)
+            if changed:
+                self._write(record)
+        return {"changed": changed, "peer": {"id": record["peer_id"], "name": record["peer_name"]}, "created": False, "adopted": False,
+                "hash": record.get("hash") if offered is None else _enrollment.digest(offered), "reporting": record["reporting"]}
+
+    # -- a host without
+
+    def _enroll(self, check_mode):
+        if self.issued is None and not self.token:
+            raise PeerError("this host is not enrolled and no secret was given for it; give gatecontrol_token or gatecontrol_peers_token", "no_secret")
+        _api.check_name(self.name)
+        if check_mode:
+            return {"changed": True, "peer": {"id": self.peer_id, "name": self.name}, "hash": None, "created": not self.peer_id, "adopted": False,
+                    "reporting": "none" if self.issued is not None and not self.token else "full"}
+        created = adopted = False
+        if self.issued is not None:
+            answer = {"peerId": self.peer_id, "peerName": self.name, "config": self.issued}
+        elif self.peer_id:
+            answer = dict(self.api(self.token).config(self.peer_id), peerId=self.peer_id)
+        else:
+            created, adopted, answer = self._register()
+        record = {
+            "peer_id": int(answer["peerId"]), "peer_name": answer["peerName"], "url": self.url, "interface": self.interface,
+            "fingerprint": self.fingerprint, "token_digest": self.token_digest, "reporting": "full" if self.token else "none",
+            "server_public_key": _server_key(answer["config"]), "hash": None, "file_hash": None}
+        self.store.save("offered", answer["config"])
+        self._write(record)
+        self.store.drop("intent", "state")
+        return {"changed": True, "peer": {"id": record["peer_id"], "name": record["peer_name"]}, "hash": _enrollment.digest(answer["config"]),
+                "created": created, "adopted": adopted, "reporting": record["reporting"]}
+
+    def _write(self, record):
+        if self.token:
+            self.store.save("token", self.token + "\n")
+        self.store.save("enrollment", record)
+
+    def _register(self):
+        """(created, adopted, answer). The intent on disk tells a later run which peer is ours."""
+        api = self.api(self.token)
+        server = self.server or api.ping()
+        version = server.get("version")
+        if _api.register_broken(version):
+            raise _api.ApiError("registering with a client token is broken in this server's release %s (it answers 500 and leaves a peer behind), so it was "
+                                "not tried; %s" % (version, _api.OTHER_WAYS), "register_broken", version=version)
+        intent = {"url": self.url, "token_digest": self.token_digest, "fingerprint": self.fingerprint, "name": self.name}
+        before = self.store.load("intent") or {}
+        resumed = {key: before.get(key) for key in intent} == intent
+        intent["server_time"] = before["server_time"] if resumed else server["timestamp"]
+        self.store.save("intent", intent)
+        if resumed and _api.release(version) < (1, 6, 1):
+            ours = self._find_ours(api, intent)  # every register makes a new peer there
+            if ours:
+                return True, False, ours
+        try:
+            created, answer = api.register(self.name, "%s %s" % (platform.system().lower(), platform.release()), _api.VERSION)
+        except _api.ApiError as err:
+            if err.kind != "uncertain":
+                if not resumed:
+                    self.store.drop("intent")
+                raise
+            ours = self._find_ours(api, intent)
+            if ours:
+                return True, False, ours
+            if err.status == 500:
+                raise _api.ApiError("%s; if this happens again, registering is broken in release %s: %s" % (err, version, _api.OTHER_WAYS),
+                                    "register_broken", 500, True, version=version)
+            raise _api.ApiError("%s; run the play again: it recognises the peer by the intent it left on this host" % err, "uncertain", err.status, True)
+        if created:
+            return True, False, answer
+        if resumed and self._created_since(api.peer_info(answer["peerId"]).get("createdAt"), intent):
+            return True, False, answer
+        if not self.adopt:
+            if not resumed:
+                self.store.drop("intent")
+            raise PeerError(
+                "the server gave this host the peer %s (id %s), which was there before and may be another machine's, so nothing was written; set "
+                "gatecontrol_adopt=true if this is that host rebuilt, else give this host a token of its own (the one given is bound to that peer now: "
+                "the administrator frees it by revoking the token)" % (answer["peerName"], answer["peerId"]), "not_ours",
+                peer_id=answer["peerId"], peer_name=answer["peerName"])
+        return False, True, answer
+
+    def _find_ours(self, api, intent):
+        """The peer an open register made, where the token may look: same name up to the collision suffix, made since the intent."""
+        pattern = re.compile(re.escape(_api.cleaned_name(self.name)) + r"(-\d+)?")
+        try:
+            found = [peer for peer in api.peers() if pattern.fullmatch(peer["name"]) and self._created_since(peer.get("created_at"), intent)]
+            if len(found) == 1:
+                return dict(api.config(found[0]["id"]), peerId=found[0]["id"], peerName=found[0]["name"])
+        except _api.ApiError as err:
+            if err.kind not in ("scope", "forbidden", "server", "network"):
+                raise
+        return None
+
+    @staticmethod
+    def _created_since(created, intent):
+        return bool(created) and created.replace("T", " ")[:19] >= intent["server_time"].replace("T", " ")[:19]
+
+
+def _server_key(text):
+    """The server's public key in a config's text, None where it cannot be read."""
+    try:
+        return _wgconf.parse(text, allow_hooks=True).peers[0]["PublicKey"]
+    except _wgconf.ConfigError:
+        return None
+
+
+# ---------------------------------------------------------------- from the controller, through the peers API
+
+# Options of gatecontrol_peer -> (field in the list, field of PUT). What POST does not take is put afterwards.
+FIELDS = {
+    "description": ("description", "description"),
+    "tags": ("tags", "tags"),
+    "peer_dns": ("dns", "dns"),
+    "peer_keepalive": ("persistent_keepalive", "persistentKeepalive"),
+    "expires_at": ("expires_at", "expires_at"),
+    "group_id": ("group_id", "group_id"),
+}
+
+
+def wanted_fields(options):
+    """The fields of FIELDS that were given, as the server keeps them. Raises ApiError (options) for what it would answer with 500 or keep as it is."""
+    wanted = {key: options[key] for key in FIELDS if options.get(key) is not None}
+    if "tags" in wanted:
+        wanted["tags"] = ",".join(sorted(tag.strip() for tag in wanted["tags"] if tag.strip()))
+    if "peer_dns" in wanted:
+        try:
+            wanted["peer_dns"] = ",".join(str(ipaddress.ip_address(entry.strip())) for entry in wanted["peer_dns"])
+        except ValueError as err:
+            raise _api.ApiError("peer_dns: %s; give IP addresses" % err, "options")
+        if not wanted["peer_dns"]:
+            raise _api.ApiError("peer_dns cannot be emptied on the server; override it on the host with gatecontrol_dns", "options")
+    if "peer_keepalive" in wanted and not 1 <= wanted["peer_keepalive"] <= 65535:
+        raise _api.ApiError("peer_keepalive is not between 1 and 65535 s (the server ignores 0)", "options")
+    if wanted.get("group_id") == 0:
+        wanted["group_id"] = None
+    if "expires_at" in wanted:
+        if wanted["expires_at"] in ("", "never"):
+            wanted["expires_at"] = None
+        elif not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", wanted["expires_at"]):
+            raise _api.ApiError("expires_at is not of the form 2026-12-31T23:59:59Z, which the server compares as text", "options")
+    return wanted
+
+
+class ServerPeer:
+    """A peer as the peers API sees it: api is an Api with a peers token."""
+
+    def __init__(self, api, name=None, peer_id=None):
+        self.api, self.name, self.peer_id = api, name, peer_id
+
+    def find(self):
+        """The peer's record, or None. By its id, which must exist; else by its exact name."""
+        if self.peer_id:
+            return self.api.peer(self.peer_id)
+        return self.api.peer_named(_api.check_name(self.name))
+
+    def settle(self, state, wanted, check_mode=False):
+        """Bring the peer to a state (present, enabled, disabled, absent) and fields (wanted_fields).
+
+        Returns {"changed", "peer": {"id", "name", "enabled", "address" CIDR} or None, "created", "before", "after"}. Raises ApiError.
+        """
+        try:
+            found = self.find()
+        except _api.ApiError as err:
+            if state != "absent" or err.kind != "not_found":
+                raise
+            found = None
+        if state == "absent":
+            if found and not check_mode:
+                self.api.delete_peer(found["id"])
+            return self._result(bool(found), None, False, self._shown(found), {})
+        before, created = self._shown(found), found is None
+        if created:
+            found = self._create(wanted, check_mode)
+        changes = {FIELDS[key][1]: value for key, value in wanted.items() if not self._same(key, value, found.get(FIELDS[key][0]))}
+        if state != "present" and bool(found.get("enabled", 1)) != (state == "enabled"):
+            changes["enabled"] = state == "enabled"
+        if changes:
+            if not check_mode:
+                self.api.update_peer(found["id"], changes)
+            found = dict(found, **{FIELDS[key][0]: value for key, value in wanted.items()})
+            found["enabled"] = int(changes.get("enabled", found.get("enabled", 1)))
+        return self._result(created or bool(changes), found, created, before, self._shown(found))
+
+    def _create(self, wanted, check_mode):
+        name = _api.check_name(self.name)
+        fields = {FIELDS[key][1]: value for key, value in wanted.items() if key != "peer_keepalive" and value is not None}
+        if check_mode:
+            return dict({FIELDS[key][0]: value for key, value in wanted.items()}, id=None, name=name, enabled=1)
+        made = self.api.create_peer(name, **fields)
+        return dict({FIELDS[key][0]: value for key, value in wanted.items() if key != "peer_keepalive"},
+                    id=made["id"], name=made["name"], enabled=1, allowed_ips=made.get("allowedIps"))
+
+    @staticmethod
+    def _same(key, value, current):
+        if key == "tags":
+            return value == ",".join(sorted(tag.strip() for tag in (current or "").split(",") if tag.strip()))
+        if key == "peer_dns":
+            return value == (current or "").replace(" ", "")
+        return value == current or (value is None and not current)
+
+    @staticmethod
+    def _shown(found):
+        if not found:
+            return {}
+        return dict({key: found.get(column) for key, (column, _put) in FIELDS.items()}, name=found["name"], enabled=bool(found.get("enabled", 1)))
+
+    @staticmethod
+    def _result(changed, found, created, before, after):
+        peer = found and {"id": found["id"], "name": found["name"], "enabled": bool(found.get("enabled", 1)), "address": found.get("allowed_ips")}
+        return {"changed": changed, "peer": peer, "created": created, "before": before, "after": after}

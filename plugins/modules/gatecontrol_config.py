@@ -1,0 +1,204 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gatecontrol_config
+short_description: A file holds a peer's current WireGuard config
+version_added: 1.0.0
+description:
+  - Reads the peer's config from the server, checks every line of it, applies the local policy and writes what is left, or nothing. What the server sends is
+    never passed through.
+  - On an enrolled host it asks by the SHA-256 hash of the text and uses the host's own token.
+  - It does not touch the running tunnel; that is M(callmetechie.gatecontrol.gatecontrol_tunnel).
+author:
+  - callmetechie.gatecontrol contributors
+extends_documentation_fragment:
+  - callmetechie.gatecontrol.server
+  - callmetechie.gatecontrol.server.token
+  - callmetechie.gatecontrol.server.peers_token
+  - callmetechie.gatecontrol.server.identity
+  - callmetechie.gatecontrol.policy
+  - callmetechie.gatecontrol.attributes
+options:
+  dest:
+    description: The file to write, such as C(/etc/wireguard/wg0.conf). Nothing is written without it, and without O(stage).
+    type: path
+  stage:
+    description: Whether the config is kept as the candidate that M(callmetechie.gatecontrol.gatecontrol_tunnel) applies with a way back. For enrolled hosts.
+    type: bool
+    default: false
+  peer_id:
+    description: Number of the peer. That of the host's enrollment without it.
+    type: int
+  hash:
+    description:
+      - SHA-256 of the server's text that is known already. With it, RV(updated) tells whether the server has another one.
+      - On an enrolled host, where the text with this hash lies already, the server is not asked.
+    type: str
+  return_config:
+    description: Whether RV(config) is returned, which has the private key in it. Use C(no_log).
+    type: bool
+    default: false
+  owner:
+    description: Name or number of the file's owner.
+    type: str
+  group:
+    description: Name or number of the file's group.
+    type: str
+  mode:
+    description: The file's mode as four octal digits.
+    type: str
+    default: "0600"
+  backup:
+    description: Whether the file that is replaced is kept beside it with a time in its name.
+    type: bool
+    default: false
+seealso:
+  - module: callmetechie.gatecontrol.gatecontrol_tunnel
+"""
+
+EXAMPLES = r"""
+- name: Write the config of a peer whose token this host was given
+  callmetechie.gatecontrol.gatecontrol_config:
+    url: https://gate.example.com
+    token: "{{ gatecontrol_token }}"
+    peer_id: "{{ gatecontrol_peer_id }}"
+    dest: /etc/wireguard/wg0.conf
+    allowed_ips: [10.8.0.0/24]
+    dns: []
+    backup: true
+
+- name: Refresh the config of an enrolled host, which needs no secret
+  callmetechie.gatecontrol.gatecontrol_config:
+    dest: /etc/wireguard/wg0.conf
+    allowed_ips: [10.8.0.0/24]
+    dns: []
+"""
+
+RETURN = r"""
+hash:
+  description: SHA-256 of the server's text, 64 hex digits. Not the hash of the file, which is rendered anew.
+  returned: success
+  type: str
+updated:
+  description: Whether the server's text differs from O(hash), or from the enrollment's where that was not given.
+  returned: success
+  type: bool
+config:
+  description: The text as it is written, local policy applied.
+  returned: with O(return_config)
+  type: str
+dest:
+  description: The file.
+  returned: with O(dest)
+  type: str
+backup_file:
+  description: Where the file that was replaced is kept.
+  returned: when a backup was made
+  type: str
+needs:
+  description: Tools that this config needs on the host and that are missing, C(resolvconf-link) where C(resolvectl) can stand in.
+  returned: success
+  type: list
+  elements: str
+  sample: [resolvconf]
+full_tunnel:
+  description: Whether the config routes all traffic (C(/0)) into the tunnel.
+  returned: success
+  type: bool
+"""
+
+import grp
+import os
+import pwd
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _wgconf
+
+
+def issued_text(module, agent, known):
+    """The server's current text: by hash with the host's own copy, where there is one; else read from the server."""
+    params = module.params
+    copies = {_enrollment.digest(text): text for text in (agent.store.text("issued"), agent.store.text("offered")) if text is not None}
+    if params["hash"] and params["hash"] in copies and not params["peer_id"]:
+        return copies[params["hash"]]
+    options = _options.reach(params, agent.settings or agent.enrollment)
+    peer_id = params["peer_id"] or agent.enrollment.get("peer_id")
+    if not peer_id:
+        raise _api.ApiError("this host is not enrolled, so peer_id has to be given", "options")
+    peers_token = _options.secret(params, "peers_token")
+    if peers_token:
+        return _api.Api(dict(options, token=peers_token)).peer_config(peer_id)["config"]
+    if agent.enrollment.get("peer_id") == peer_id:
+        agent.check_identity()
+    token = _options.secret(params) or agent.token
+    if not token:
+        raise _api.ApiError("no token was given and none lies on this host; set token, token_file or peers_token", "options")
+    api = _api.Api(dict(options, token=token), _options.identity(params, agent.settings, _agent.machine_fingerprint(agent.store.root)))
+    if known in copies:
+        offer = api.config_check(peer_id, known)
+        return offer["config"] if offer else copies[known]
+    return api.config(peer_id)["config"]
+
+
+def write(module, dest, text, before):
+    """Write the file and return its backup's path, if one was made."""
+    params, backup = module.params, None
+    owner = params["owner"] and (int(params["owner"]) if params["owner"].isdigit() else pwd.getpwnam(params["owner"]).pw_uid)
+    group = params["group"] and (int(params["group"]) if params["group"].isdigit() else grp.getgrnam(params["group"]).gr_gid)
+    if before is not None and before != text and params["backup"]:
+        backup = module.backup_local(dest)
+    _enrollment.write_text(dest, text, int(params["mode"], 8), owner or None, group or None)
+    return backup
+
+
+def rights_differ(dest, params):
+    seen = os.stat(dest)
+    names = {"owner": (seen.st_uid, pwd.getpwuid), "group": (seen.st_gid, grp.getgrgid)}
+    for key, (number, named) in names.items():
+        if params[key] and params[key] not in (str(number), named(number)[0]):
+            return True
+    return seen.st_mode & 0o7777 != int(params["mode"], 8)
+
+
+def work(module):
+    params, agent = module.params, _options.agent(module)
+    known = params["hash"] or (None if params["peer_id"] not in (None, agent.enrollment.get("peer_id")) else agent.enrollment.get("hash"))
+    offered = issued_text(module, agent, known)
+    text = agent.rendered(offered, _options.policy(params, agent.settings))
+    _options.keep_secret(offered, text)
+    config = _wgconf.parse(text, allow_hooks=True)
+    offered_hash = _enrollment.digest(offered)
+    result = {"changed": False, "hash": offered_hash, "updated": offered_hash != known, "full_tunnel": _wgconf.is_full_tunnel(config), "needs": agent.needs(config)}
+    if params["return_config"]:
+        result["config"] = text
+    path = agent.config_path if params["stage"] else params["dest"]
+    if path:
+        before = _enrollment.read_text(path)
+        result["changed"] = before != text or (not params["stage"] and rights_differ(path, params))
+        result["diff"] = {"before": _wgconf.mask(before or ""), "after": _wgconf.mask(text), "before_header": path, "after_header": path}
+        if params["stage"] and not module.check_mode:
+            agent.store.save("offered", offered)
+            agent.store.save("candidate", text)
+        elif not params["stage"]:
+            result["dest"] = path
+            if result["changed"] and not module.check_mode:
+                backup = write(module, path, text, before)
+                if backup:
+                    result["backup_file"] = backup
+    return result
+
+
+def main():
+    _options.run_module(
+        work, argument_spec=dict(
+            _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.POLICY,
+            dest={"type": "path"}, stage={"type": "bool", "default": False}, peer_id={"type": "int"}, hash={"type": "str"},
+            return_config={"type": "bool", "default": False}, owner={"type": "str"}, group={"type": "str"}, mode={"type": "str", "default": "0600"},
+            backup={"type": "bool", "default": False}))
+
+
+if __name__ == "__main__":
+    main()

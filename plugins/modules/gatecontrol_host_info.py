@@ -1,0 +1,142 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gatecontrol_host_info
+short_description: Tell what a host says of its enrollment, config, tunnel and agent
+version_added: 1.0.0
+description:
+  - Compares a host with what a play wants of it, in one round trip and with one request to the server, and changes nothing.
+  - It is an action that runs the agent which is already on the host. Only where there is none, or it is damaged or of another release, the module of the same
+    name is sent, which carries the same code.
+author:
+  - callmetechie.gatecontrol contributors
+extends_documentation_fragment:
+  - callmetechie.gatecontrol.installation
+  - callmetechie.gatecontrol.attributes.info
+options:
+  state:
+    description: Whether the host is meant to be enrolled.
+    type: str
+    choices: [present, absent]
+    default: present
+  url:
+    description: The server the host is meant to be enrolled with. Not compared when left out.
+    type: str
+  interface:
+    description: The tunnel's interface.
+    type: str
+  token:
+    description: The client token the host is meant to have. Only its digest is compared; it does not leave the controller.
+    type: str
+  token_digest:
+    description: SHA-256 of the client token the host is meant to have, in place of O(token).
+    type: str
+  peers_token:
+    description:
+      - For hosts without a token of their own (RV(reporting=none)) the action asks the server from the controller with this token, at most every
+        C(sync_interval) of O(settings).
+    type: str
+  check:
+    description: Whether the server is asked for a new config.
+    type: bool
+    default: true
+seealso:
+  - module: callmetechie.gatecontrol.gatecontrol_info
+"""
+
+EXAMPLES = r"""
+- name: Look at a host
+  callmetechie.gatecontrol.gatecontrol_host_info:
+  become: true
+  register: seen
+
+- name: Say what differs
+  ansible.builtin.debug:
+    var: seen.drift
+"""
+
+RETURN = r"""
+in_sync:
+  description: Whether the host is as the play wants it.
+  returned: success
+  type: bool
+drift:
+  description: What differs, in words.
+  returned: success
+  type: list
+  elements: str
+  sample: [the server has a new config]
+enrolled:
+  description: Whether the host has an enrollment.
+  returned: success
+  type: bool
+peer_id:
+  description: Number of the host's peer.
+  returned: success
+  type: int
+peer_name:
+  description: Name of the host's peer.
+  returned: success
+  type: str
+reporting:
+  description: V(full) where the host has a token of its own, else V(none).
+  returned: success
+  type: str
+status:
+  description: The tunnel's state.
+  returned: success
+  type: str
+  sample: connected
+handshake_age:
+  description: Seconds since the latest handshake, null where there was none.
+  returned: success
+  type: int
+rx_bytes:
+  description: Bytes received through the tunnel.
+  returned: success
+  type: int
+tx_bytes:
+  description: Bytes sent through the tunnel.
+  returned: success
+  type: int
+peer_enabled:
+  description: Whether the server had the peer enabled at the last beat, null where it does not tell.
+  returned: success
+  type: bool
+tunnel:
+  description: The step the planner would take (C(action)) and why (C(reasons)).
+  returned: success
+  type: dict
+server:
+  description: What the server answered. C(asked), C(updated), or C(error).
+  returned: success
+  type: dict
+host:
+  description: What a play has to know of the host, such as C(distribution), C(service_manager) and the C(tools) it has.
+  returned: success
+  type: dict
+asked:
+  description: V(agent) where the installed agent answered, V(module) where the module had to be sent.
+  returned: success
+  type: str
+"""
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _options
+
+
+def work(module):
+    token = _options.secret(module.params)
+    params = dict(module.params, token_digest=module.params["token_digest"] or token and _enrollment.digest(token))
+    return dict(_options.agent(module).verify(_agent.wanted(params, _install.sources())), changed=False, asked="module")
+
+
+def main():
+    _options.run_module(work, argument_spec=_options.HOST_INFO)
+
+
+if __name__ == "__main__":
+    main()
