@@ -7,31 +7,19 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import json
-import ssl
 import sys
-import urllib.error
-import urllib.request
 
-ADMIN = "admin:LoopbackTest123!"
+from running import ADMIN, Refused
+from running import ask as running_ask
 
 
 def ask(options, verb: str, given: dict):
     """Has a running server do one of its administration's verbs; ends the program with its words if it cannot."""
-    request = urllib.request.Request(
-        options.url.rstrip("/") + "/_stand-in/" + verb, json.dumps(given).encode(),
-        {"Content-Type": "application/json", "Authorization": "Basic " + base64.b64encode(options.admin.encode()).decode()})
-    # Test equipment asks its own server, whose certificate is made for the test: it is checked only against a given CA.
-    context = ssl.create_default_context(cafile=options.cafile) if options.cafile else ssl._create_unverified_context()
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
-        with opener.open(request, timeout=options.timeout) as reply:
-            return json.load(reply)
-    except urllib.error.HTTPError as problem:
-        sys.exit("gateserver: %s" % json.load(problem).get("error"))
-    except OSError as problem:
-        sys.exit("gateserver: %s does not answer: %s" % (options.url, problem))
+        return running_ask(options.url, verb, given, options.admin, options.cafile, options.timeout)
+    except Refused as problem:
+        sys.exit("gateserver: %s" % problem)
 
 
 def show(result) -> None:
@@ -165,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     one = admin_verb("settings", settings, "show and change server-wide settings")
     one.add_argument("values", nargs="*", type=pair, metavar="NAME=VALUE",
                      help="endpoint, mtu, allowed_ips, dns and keepalive (of peers made from now on), server_key (new or none),"
-                          " machine_binding, custom_dns, split_tunnel, api_limit, session_limit, login_limit, a licence's feature")
+                          " machine_binding, custom_dns, split_tunnel, api_limit, session_limit, login_limit, licence.vpn_peers and the licence's other features")
 
     one = admin_verb("reset", reset, "forget counted calls and failed logins")
     one.add_argument("--sessions", action="store_true", help="end the sessions too")

@@ -8,6 +8,7 @@ import sqlite3
 from aiohttp import web
 
 import wgtext
+from hub import HubError
 from store import NameTaken, NoFreeAddress
 
 PREFIX = "/_stand-in/"
@@ -31,7 +32,7 @@ async def serve(gate, request) -> web.Response:
         result = verb(gate, request.app["faults"], given)
         gate.store.commit()
         return web.json_response(result)
-    except (Wrong, ValueError, TypeError, KeyError, sqlite3.Error, NameTaken, NoFreeAddress) as problem:
+    except (Wrong, ValueError, TypeError, KeyError, sqlite3.Error, NameTaken, NoFreeAddress, HubError) as problem:
         gate.store.rollback()
         return web.json_response({"error": "%s: %s" % (type(problem).__name__, problem)}, status=400)
 
@@ -116,8 +117,8 @@ def settings(gate, _faults, given):
     for name, value in (given.get("values") or {}).items():
         if name == "server_key":
             value = wgtext.key_pair()[0] if value == "new" else value
-        if name in gate.features:
-            gate.store.set("feature." + name, json.dumps(json.loads(value)))
+        if name.removeprefix("licence.") in gate.features and name.startswith("licence."):
+            gate.store.set(name, json.dumps(json.loads(str(value).lower())))
             gate.load_licence()
         elif name in ("api_limit", "session_limit", "login_limit"):
             setattr(gate, name, int(value))
@@ -125,8 +126,10 @@ def settings(gate, _faults, given):
             gate.store.set(name, value)
         else:
             raise Wrong("there is no setting %s" % name)
-        if name == "server_key" and gate.hub and value != "none":
+        if gate.hub and name == "server_key" and value != "none":
             gate.hub.set_key(value)
+        if gate.hub and name == "endpoint":
+            gate.hub.listen(value)
     return {**gate.server(), "machine_binding": gate.store.setting("machine_binding", "off"), "features": gate.features,
             "api_limit": gate.api_limit, "session_limit": gate.session_limit, "login_limit": gate.login_limit}
 

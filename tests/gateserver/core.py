@@ -9,8 +9,9 @@ import typing
 import eras
 import texts
 import wgtext
+from hub import HubError
 from ratelimit import Limiter
-from store import Store
+from store import Store, now_iso
 
 UPGRADE_URL = "https://callmetechie.de/products/gatecontrol/pricing"
 PEER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9 ._-]{0,62}")
@@ -68,7 +69,7 @@ def number(value):
 
 def leading_int(text, default: int = 0) -> int:
     """The digits a text begins with, as JavaScript's ``parseInt`` reads them."""
-    found = re.match(r"\s*([+-]?\d+)", str(text or ""))
+    found = re.match(r"\s*([+-]?\d+)", "" if text is None else str(text))
     return int(found.group(1)) if found else default
 
 
@@ -107,8 +108,8 @@ class Gate:
 
     def load_licence(self) -> None:
         """Applies the licence's settings; too many enabled peers: the oldest are disabled."""
-        self.features.update({name: json.loads(self.store.setting("feature." + name))
-                              for name in self.features if self.store.setting("feature." + name)})
+        self.features.update({name: json.loads(self.store.setting("licence." + name))
+                              for name in self.features if self.store.setting("licence." + name)})
         limit = self.features["vpn_peers"]
         if limit >= 0:
             for peer in self.store.all("SELECT * FROM peers WHERE enabled = 1 ORDER BY created_at, id LIMIT max(0, ?)",
@@ -137,24 +138,29 @@ class Gate:
         given["dns"] = given.get("dns") or server["dns"]
         given.setdefault("persistent_keepalive", server["keepalive"])
         peer = self.store.create_peer(name, **given)
-        if self.hub:
-            self.hub.add(peer)
+        self._follow("add", peer)
         return peer
 
     def change_peer(self, peer, **changes):
         changed = self.store.update_peer(peer["id"], **changes)
-        if self.hub and changed["enabled"] != peer["enabled"]:
-            (self.hub.add if changed["enabled"] else self.hub.remove)(changed)
+        if changed["enabled"] != peer["enabled"]:
+            self._follow("add" if changed["enabled"] else "remove", changed)
         return changed
 
     def delete_peer(self, peer) -> None:
         self.store.delete_peer(peer)
-        if self.hub:
-            self.hub.remove(peer)
+        self._follow("remove", peer)
+
+    def _follow(self, action: str, peer) -> None:
+        """Has the hub do the same. As on the real server, an interface that refuses is only logged."""
+        try:
+            if self.hub:
+                getattr(self.hub, action)(peer)
+        except HubError as problem:
+            self.store.log("hub-error", peer_id=peer["id"], body={"error": str(problem)})
 
     def sweep(self) -> int:
         """Disables the peers whose time is over and keeps what the hub says of the others. Returns how many expired."""
-        from store import now_iso
         expired = self.store.all("SELECT * FROM peers WHERE expires_at < ? AND enabled = 1", now_iso())
         for peer in expired:
             self.change_peer(peer, enabled=0)

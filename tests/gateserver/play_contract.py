@@ -6,30 +6,25 @@
 """
 from __future__ import annotations
 
-import json
-import pathlib
 import re
 import shlex
 import subprocess
 import sys
 
-HERE = str(pathlib.Path(__file__).parent)
+from running import HERE, Server
+
 ERAS = ("1.5.2", "1.50.12", "1.118.2", "fixed")
 PROFILES = ("unlimited", "community", "ratelimit5")
 
 
 def play(check: str, era: str, profile: str) -> tuple:
     """Plays all cases of one era and profile. Returns (passed, failed); prints the failures."""
-    server = subprocess.Popen([sys.executable, HERE, "serve", "--era", era, "--profile", profile], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, text=True)
-    try:
-        url = json.loads(server.stdout.readline())["url"]
-        mint = shlex.join([sys.executable, HERE, "token", "--url", url]) + " {name} {scopes} {peer}"
-        played = subprocess.run([check, "--url", url, "--era", era, "--profile", profile, "--mint", mint],
+    if subprocess.run([check, "--era", era, "--profile", profile, "--list"], capture_output=True, check=False).returncode == 2:
+        return 0, 0
+    with Server("--era", era, "--profile", profile) as server:
+        mint = shlex.join([sys.executable, HERE, "token", "--url", server.url]) + " {name} {scopes} {peer}"
+        played = subprocess.run([check, "--url", server.url, "--era", era, "--profile", profile, "--mint", mint],
                                 capture_output=True, text=True, timeout=600, check=False)
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
     totals = re.search(r"(\d+) passed, (\d+) failed\s*$", played.stdout)
     if not totals:
         print(played.stdout + played.stderr)

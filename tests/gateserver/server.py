@@ -4,12 +4,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 import ssl
 import sys
 
 from aiohttp import web
 
 import app as application
+import hub
 from core import Gate
 
 
@@ -29,7 +31,6 @@ async def _serve(options) -> None:
     gate.store.set_admin(*options.admin.split(":", 1))
     echo = None
     if options.wireguard:
-        import hub
         gate.hub = hub.Hub(options.wireguard, gate.store, gate.server()["endpoint"])
     try:
         if options.echo:
@@ -60,4 +61,9 @@ async def _serve(options) -> None:
 
 def run(options) -> None:
     print("gateserver: a stand-in for GateControl %s, for tests only" % options.era, file=sys.stderr, flush=True)
-    asyncio.run(_serve(options))
+    if options.echo and not options.wireguard:
+        sys.exit("gateserver: --echo needs --wireguard, whose address it listens on")
+    try:
+        asyncio.run(_serve(options))
+    except (hub.HubError, OSError, sqlite3.Error) as problem:
+        sys.exit("gateserver: %s" % problem)

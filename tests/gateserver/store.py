@@ -92,6 +92,9 @@ class Store:
     def run(self, sql: str, *values) -> sqlite3.Cursor:
         return self.db.execute(sql, values)
 
+    def _insert(self, table: str, row: dict) -> sqlite3.Cursor:
+        return self.run("INSERT INTO %s (%s) VALUES (%s)" % (table, ", ".join(row), ", ".join("?" * len(row))), *row.values())
+
     def begin(self) -> None:
         self.db.execute("BEGIN IMMEDIATE")
 
@@ -141,9 +144,14 @@ class Store:
         if self.peer_named(name):
             raise NameTaken
         private, public = wgtext.key_pair()
+        address = self._lowest_address()
         row = dict(given, name=name, private_key=private, public_key=public, preshared_key=wgtext.preshared_key(),
-                   allowed_ips=self._lowest_address() + "/32")
-        cursor = self.run("INSERT INTO peers (%s) VALUES (%s)" % (", ".join(row), ", ".join("?" * len(row))), *row.values())
+                   allowed_ips=address + "/32")
+        try:
+            cursor = self._insert("peers", row)
+        except sqlite3.Error:
+            heapq.heappush(self._freed, int(ipaddress.ip_address(address)))
+            raise
         self.register_tags(given.get("tags"))
         return self.peer(cursor.lastrowid)
 
@@ -171,7 +179,7 @@ class Store:
         """The token in clear (``gc_`` and 96 hexadecimal digits; kept as its SHA-256 only) and its row."""
         token = "gc_" + secrets.token_hex(48)
         row = dict(given, name=name, scopes=json.dumps(scopes), token_hash=hashlib.sha256(token.encode()).hexdigest())
-        cursor = self.run("INSERT INTO tokens (%s) VALUES (%s)" % (", ".join(row), ", ".join("?" * len(row))), *row.values())
+        cursor = self._insert("tokens", row)
         return token, self.one("SELECT * FROM tokens WHERE id = ?", cursor.lastrowid)
 
     def token(self, token: str):
@@ -201,7 +209,7 @@ class Store:
         for name in ("headers", "body"):
             if row.get(name) is not None:
                 row[name] = json.dumps(row[name], ensure_ascii=False)
-        self.run("INSERT INTO log (%s) VALUES (%s)" % (", ".join(row), ", ".join("?" * len(row))), *row.values())
+        self._insert("log", row)
 
     def trim_log(self) -> None:
         self.run("DELETE FROM log WHERE id <= (SELECT MAX(id) FROM log) - ?", LOG_ROWS)
