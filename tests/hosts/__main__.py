@@ -37,6 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     add("down", "remove a run and all it made", "RUN")
     reboot = add("reboot", "reboot a host and wait for it", "RUN", "HOST")
     reboot.add_argument("--hard", action="store_true", help="cut its power instead of shutting it down")
+    reboot.add_argument("--no-wait", dest="wait", action="store_false", help="return once it boots, reachable or not")
     add("block", "drop new SSH connections to a host; open ones stay", "RUN", "HOST")
     add("unblock", "let new SSH connections to a host pass again", "RUN", "HOST")
     execute = add("exec", "run a command on a host as root", "RUN", "HOST")
@@ -58,8 +59,8 @@ def perform(options: argparse.Namespace) -> int:
         return 0
     if command == "image":
         require("podman")
-        for suite in options.suites or images.SUITES:
-            print(images.ensure(suite, options.ready))
+        kinds = [(suite, options.ready) for suite in options.suites or images.SUITES]
+        print("\n".join(images.ensure_all(kinds).values()))
         return 0
     if command == "clean":
         for name in runs(options.dir):
@@ -76,7 +77,7 @@ def perform(options: argparse.Namespace) -> int:
         require()
         room.down()
     elif command == "reboot":
-        room.reboot(options.host, options.hard)
+        room.reboot(options.host, options.hard, options.wait)
     elif command in ("block", "unblock"):
         room.block(options.host, command == "block")
     elif command == "exec":

@@ -7,6 +7,8 @@ import inspect
 import os
 import shutil
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -89,6 +91,13 @@ def ensure(suite: str, ready: bool = False) -> str:
             bootstrap(suite, image)
         say(f"built {image} in {time.monotonic() - start:.0f} s")
     return image
+
+
+def ensure_all(kinds: Iterable[tuple[str, bool]]) -> dict[tuple[str, bool], str]:
+    """Ensure several images (suite, ready) at once; return their names."""
+    wanted = sorted(kinds)
+    with ThreadPoolExecutor(len(SUITES)) as pool:
+        return dict(zip(wanted, pool.map(lambda kind: ensure(*kind), wanted), strict=True))
 
 
 def bootstrap(suite: str, image: str) -> None:

@@ -15,6 +15,7 @@ PACKAGES = {  # command -> Debian package that carries it
     "podman": "podman runc",
     "ip": "iproute2",
     "iptables": "iptables",
+    "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "openssl": "openssl",
     "mmdebstrap": "mmdebstrap",
@@ -24,7 +25,7 @@ PACKAGES = {  # command -> Debian package that carries it
 }
 # podman's defaults may exceed the machine's own limits, which fails without CAP_SYS_RESOURCE
 LIMITS = ("--ulimit", "nproc=30000:30000", "--ulimit", "nofile=1024:20000")
-INOTIFY_INSTANCES = 4096  # a systemd host takes about ten of the machine's default 128
+INOTIFY_INSTANCES = 4096  # a systemd host takes six; the usual limit of 128 is for one machine
 
 
 class HostsError(Exception):
@@ -42,22 +43,31 @@ def say(text: str) -> None:
 
 def run(*command: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a command, its output captured as text; a failure is a HostsError with the command's own words."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    except FileNotFoundError as error:
+        if check:
+            raise MissingError(lacking([command[0]])) from error
+        return subprocess.CompletedProcess(command, 127, "", str(error))
     if check and done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines()
         raise HostsError(f"`{' '.join(command)}` failed with status {done.returncode}: {' / '.join(words[-5:]) or 'no output'}")
     return done
 
 
-def require(*commands: str) -> None:
-    """Raise MissingError unless we are root, the commands exist and there is a tun device."""
-    if os.geteuid() != 0:
+def lacking(commands: list[str]) -> str:
+    """The sentence that says which commands are missing and how to get them."""
+    packages = " ".join(sorted({PACKAGES.get(name, name) for name in commands}))
+    return f"Missing on this machine: {', '.join(commands)}; install with `apt-get install {packages}`."
+
+
+def require(*commands: str, root: bool = True) -> None:
+    """Raise MissingError unless the commands exist and, where root is needed, we are root and there is a tun device."""
+    if root and os.geteuid() != 0:
         raise MissingError("Hosts need root (network namespaces, containers with systemd): run this as root or with sudo.")
-    missing = [name for name in commands if not shutil.which(name)]
-    if missing:
-        packages = " ".join(sorted({PACKAGES[name] for name in missing}))
-        raise MissingError(f"Missing: {', '.join(missing)}; install with `apt-get install {packages}`.")
-    if not Path("/dev/net/tun").exists():
+    if missing := [name for name in commands if not shutil.which(name)]:
+        raise MissingError(lacking(missing))
+    if root and not Path("/dev/net/tun").exists():
         raise MissingError("There is no /dev/net/tun: load it with `modprobe tun` (a container needs `--device /dev/net/tun`).")
 
 

@@ -72,6 +72,11 @@ def free_block(mark: str) -> IPv4Network:
     raise HostsError(f"No free /23 is left in {POOL}: remove runs with `down`, or name a free one with --subnet.")
 
 
+def hardware_address(address: str) -> str:
+    """The hardware address that goes with an IP address, so that neighbours find a host again after its reboot."""
+    return "02:67:" + ipaddress.ip_address(address).packed.hex(":")
+
+
 def processes(namespace: str) -> list[int]:
     """Ids of the processes in a namespace."""
     return [int(word) for word in ip("netns", "pids", namespace, check=False).split()]
@@ -111,7 +116,8 @@ class Network:
             ip("addr", "add", f"{self.machine}/30", "dev", f"gc{self.mark}up")
             ip("route", "add", "default", "via", self.machine, namespace=where)
             run("ip", "netns", "exec", where, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        ip("link", "add", bridge, "type", "bridge", namespace=where)
+        # a bridge without an address of its own takes one of its ports', another whenever a host comes or goes
+        ip("link", "add", bridge, "address", hardware_address(self.gateway), "type", "bridge", namespace=where)
         ip("addr", "add", f"{self.gateway}/24", "dev", bridge, namespace=where)
         ip("link", "set", bridge, "up", namespace=where)
         if where:
@@ -132,13 +138,10 @@ class Network:
         ip("link", "set", "lo", "up", namespace=namespace)
 
     def pair(self, inside: str, outside: str, where: str | None, cidr: str, *, namespace: str) -> None:
-        """Join a namespace to another one (`where`, None: the machine's) by a cable; `inside` gets the address.
-
-        The hardware address follows from the address, so that neighbours find a host again after its reboot.
-        """
-        octets = ipaddress.ip_interface(cidr).ip.packed
+        """Join a namespace to another one (`where`, None: the machine's) by a cable; `inside` gets the address."""
         ip("link", "del", outside, namespace=where, check=False)
-        ip("link", "add", outside, "type", "veth", "peer", "name", inside, "address", "02:67:" + octets.hex(":"), "netns", namespace, namespace=where)
+        ip("link", "add", outside, "type", "veth", "peer", "name", inside, "address", hardware_address(cidr.partition("/")[0]),
+           "netns", namespace, namespace=where)  # fmt: skip
         ip("addr", "add", cidr, "dev", inside, namespace=namespace)
         ip("link", "set", inside, "up", namespace=namespace)
         ip("link", "set", outside, "up", namespace=where)

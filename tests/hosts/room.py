@@ -134,13 +134,11 @@ class Room:
 
     def up(self, wanted: list[str], *, server: bool = False, routed: bool = False, subnet: str = "auto") -> None:
         """Start the hosts and wait until each takes SSH and its systemd has come up; a failure leaves nothing behind."""
-        require("podman", "ip", "iptables", "ssh-keygen")
+        require("podman", "ip", "iptables", "ssh", "ssh-keygen")
         specs = parse_hosts(wanted)
         start = time.monotonic()
         prepare_limits()
-        names = {(suite, ready): "" for _name, suite, ready in specs}
-        with ThreadPoolExecutor(len(names) or 1) as pool:
-            names = dict(zip(names, pool.map(lambda kind: images.ensure(*kind), names), strict=True))
+        built = images.ensure_all({(suite, ready) for _name, suite, ready in specs})
         self.down()
         try:
             with lock("network"):
@@ -151,7 +149,7 @@ class Room:
                 net.attach_server()
                 say(f"{self.name}: namespace {net.server} has {net.server_address}")
             hosts = [
-                Host(name, suite, ready, net.address(number), f"gc-{self.name}-{name}", names[suite, ready])
+                Host(name, suite, ready, net.address(number), f"gc-{self.name}-{name}", built[suite, ready])
                 for number, (name, suite, ready) in enumerate(specs)
             ]
             self.folder.mkdir(parents=True)
@@ -224,14 +222,19 @@ class Room:
         except OSError:
             return False
 
-    def reboot(self, name: str, hard: bool = False) -> None:
-        """Reboot a host: systemd goes down in order (or power is cut), and all that lives in the kernel's network is gone."""
+    def reboot(self, name: str, hard: bool = False, wait: bool = True) -> None:
+        """Reboot a host: systemd goes down in order (or power is cut), and all that lives in the kernel's network is gone.
+
+        Without `wait` it returns once the host boots: for a host that may not be reached then.
+        """
         net, host = self.host(name)
         start = time.monotonic()
         podman(*(["kill", host.container] if hard else ["stop", "--time", "60", host.container]))
         podman("wait", host.container)
         net.attach(host.container, host.address)
         podman("start", host.container)
+        if not wait:
+            return say(f"{self.name}: {name} boots")
         self.wait(host)
         say(f"{self.name}: {name} is back after {time.monotonic() - start:.1f} s")
 
@@ -251,7 +254,7 @@ class Room:
         if shutil.which("podman"):
             containers = podman("ps", "--all", "--quiet", "--filter", f"label=gatecontrol.run={self.name}", check=False).stdout.split()
             if containers:
-                podman("rm", "--force", "--time", "0", *containers)
+                podman("rm", "--force", "--ignore", "--time", "0", *containers)
         network.remove(self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -259,7 +262,7 @@ class Room:
 
     def certificates(self, subjects: list[str], client: str | None = None) -> Path:
         """Make a CA and a certificate for the server, on request one for a client, in the run's folder tls/; return that."""
-        require("openssl")
+        require("openssl", root=False)
         folder = self.folder / "tls"
         folder.mkdir(parents=True, exist_ok=True)
         subjects = ["127.0.0.1", "localhost", GATEWAY, *subjects]
@@ -310,5 +313,5 @@ def runs(base: Path) -> list[str]:
     found = {path.parent.name for path in base.glob("*/run.json")}
     found |= {name.split("-")[1] for name in network.namespaces("*")}
     if shutil.which("podman"):
-        found |= set(podman("ps", "--all", "--filter", "label=gatecontrol.run", "--format", '{{index .Labels "gatecontrol.run"}}').stdout.split())
+        found |= set(podman("ps", "--all", "--filter", "label=gatecontrol.run", "--format", '{{index .Labels "gatecontrol.run"}}', check=False).stdout.split())
     return sorted(found)

@@ -102,6 +102,7 @@ def test_tunnel_carries_traffic_and_comes_back_after_a_reboot(flat):
     first = handshake(flat, "eleven", "10.9.0.2")
     assert first > time.time() - 60
     flat.root("eleven", "ip rule add from 192.0.2.1 lookup main; echo kept > /root/kept")
+    flat.root("eleven", "systemd-run --property='ExecStop=/bin/touch /root/stopped' sleep infinity")
     was = {what: flat.root("eleven", f"cat {what}").stdout for what in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id", "/root/kept")}
     flat.hosts("reboot", flat.name, "eleven")
     assert "192.0.2.1" not in flat.root("eleven", "ip rule").stdout, "what lived in the kernel is gone"
@@ -110,6 +111,7 @@ def test_tunnel_carries_traffic_and_comes_back_after_a_reboot(flat):
     assert now == was
     assert output(*flat.ssh("eleven", "hostname", "-I")).split()[0] == flat.address("eleven")
     assert handshake(flat, "eleven", "10.9.0.2") >= first
+    flat.root("eleven", "test -e /root/stopped")  # units were stopped in order
 
 
 def test_hosts_differ(flat):
@@ -179,10 +181,35 @@ def test_block_drops_new_connections_and_spares_open_ones(request, layout, host)
         assert survivor.communicate("last\n", timeout=10)[0] == "last\n"
 
 
-def test_power_cut_keeps_files(routed):
-    routed.root("far2", "echo kept > /etc/kept; sync")
+def test_power_cut_keeps_files_and_asks_nobody(routed):
+    routed.root("far2", "echo kept > /etc/kept; systemd-run --property='ExecStop=/bin/touch /root/stopped' sleep infinity")
     routed.hosts("reboot", routed.name, "far2", "--hard")
     assert routed.root("far2", "cat /etc/kept").stdout == "kept\n"
+    routed.root("far2", "! test -e /root/stopped")
+
+
+def test_reboot_of_a_host_that_cannot_be_reached_need_not_wait(routed):
+    before = routed.root("far2", "cat /proc/sys/kernel/random/boot_id").stdout
+    routed.hosts("block", routed.name, "far2")
+    try:
+        routed.hosts("reboot", routed.name, "far2", "--no-wait")
+    finally:
+        routed.hosts("unblock", routed.name, "far2")
+    assert routed.root("far2", "cat /proc/sys/kernel/random/boot_id").stdout != before
+
+
+def test_routed_server_is_on_a_link_of_its_own(routed):
+    server = routed.record["server"]
+    script = "import socket, sys\ns = socket.create_server((sys.argv[1], 7000))\nwhile True:\n    c, a = s.accept()\n    c.sendall(a[0].encode())\n    c.close()\n"
+    with subprocess.Popen(["ip", "netns", "exec", server["netns"], sys.executable, "-c", script, server["address"]]) as process:
+        try:
+            time.sleep(0.5)
+            ask = f"import socket; print(socket.create_connection(('{server['address']}', 7000), 5).recv(99).decode())"
+            assert output(sys.executable, "-c", ask).strip() == routed.record["machine_address"]
+            assert routed.root("far1", f'python3 -c "{ask}"').stdout.strip() == routed.address("far1")
+        finally:
+            process.kill()
+    assert f"via {routed.record['gateway_address']}" in routed.root("far1", f"ip route get {server['address']}").stdout
 
 
 def test_down_leaves_nothing_even_when_half_is_missing(hosts, rooms):
