@@ -234,10 +234,12 @@ def render(config):
 
 
 def stripped(config, fwmark=None, listen_port=None):
-    """The text for `wg syncconf`, which sets back what it is not told: live fwmark and port (int) fill in what the config leaves open."""
+    """The text for `wg syncconf`. It sets fwmark and listen port back and leaves a peer's preshared key and keepalive as they are where it is
+    not told: so the live fwmark and listen port (int) fill in what the config leaves open, and what a peer has not is said to be off."""
     _complete(config)
     live = {name: value for name, value in (("ListenPort", listen_port), ("FwMark", fwmark)) if value}
-    return _render(Config({**live, **config.interface}, config.peers), ("PrivateKey", "ListenPort", "FwMark"))
+    off = {"PresharedKey": base64.b64encode(bytes(32)).decode(), "PersistentKeepalive": "off"}
+    return _render(Config({**live, **config.interface}, [{**off, **peer} for peer in config.peers]), ("PrivateKey", "ListenPort", "FwMark"))
 
 
 def override(config, allowed_ips=None, dns=None, mtu=None, table=None, fwmark=None, listen_port=None, persistent_keepalive=None):
@@ -327,10 +329,16 @@ def _masked(value):
     return "(masked, digest %s)" % digest(value.encode("utf-8", "surrogateescape"))[:8]
 
 
+def clamp(private_key):
+    """A private key (base64) as WireGuard keeps and shows it, with the bits fixed that X25519 ignores."""
+    scalar = int.from_bytes(base64.b64decode(private_key), "little") & ~7 & (2 ** 255 - 1) | 2 ** 254
+    return base64.b64encode(scalar.to_bytes(32, "little")).decode()
+
+
 def public_key(private_key):
     """The X25519 public key (base64) of a private key (base64): the Montgomery ladder of RFC 7748, section 5."""
     prime, u = 2 ** 255 - 19, 9
-    scalar = int.from_bytes(base64.b64decode(private_key), "little") & ~7 & (2 ** 255 - 1) | 2 ** 254
+    scalar = int.from_bytes(base64.b64decode(clamp(private_key)), "little")
     x2, z2, x3, z3 = 1, 0, u, 1
     for bit in range(254, -1, -1):
         swap = scalar >> bit & 1
