@@ -34,7 +34,7 @@ REFUSED_WAIT = (300, 21600)  # seconds before a config that was rolled back is t
 
 
 class AgentError(Exception):
-    """The agent cannot do its work on this host. One sentence; kind: not_enrolled, clone, settings, busy."""
+    """The agent cannot do its work on this host. One sentence; kind: not_enrolled, clone, settings, lockout."""
 
     def __init__(self, message, kind):
         super().__init__(message)
@@ -132,8 +132,9 @@ class Agent:
     def running(self):
         """What runs on the interface, None where there is none."""
         # Asked of the kernel first: a host that is not enrolled may not have wg yet.
-        present = os.path.exists(os.path.join(self.store.root, "sys/class/net", self.interface))
-        return _tunnel.observe(self.run, self.interface, self.store.root) if present else None
+        if not os.path.exists(os.path.join(self.store.root, "sys/class/net", self.interface)):
+            return None
+        return _tunnel.observe(self.run, self.interface, self.store.root, _tunnel.kept_path(self.store, self.interface))
 
     def connection(self, running):
         """What the tunnel is like: {"status": connected|reconnecting|disconnected|error, "handshake_age": seconds or None, "rx_bytes", "tx_bytes"}."""
@@ -185,7 +186,9 @@ class Agent:
             if err.kind == "rate_limited":
                 state["not_before"] = now + err.details["retry_after"]
         except _wgconf.ConfigError as err:
-            state["error"] = {"kind": "config", "text": str(err)}
+            state["error"] = {"kind": "config", "text": "the server's config was refused and the tunnel left as it is: %s" % err}
+        except (AgentError, _tunnel.TunnelError, _services.ServiceError) as err:
+            state["error"] = {"kind": "tunnel", "text": "the server's config was not applied: %s" % err}
         state["requests"] = api.requests
         self.store.save("state", state)
         shown = self.show(state, link)
@@ -204,7 +207,7 @@ class Agent:
             wait = min(refused["wait"] * 2, REFUSED_WAIT[1]) if refused.get("hash") == offer["hash"] else REFUSED_WAIT[0]
             state["refused"] = {"hash": offer["hash"], "wait": wait, "again": self.now() + wait}
             self.stage(offer["config"])
-            _tunnel.arm(self.store, self.interface, confirm_by="server", timeout=self.settings.get("confirm_timeout", 40), now=self.now)
+            self.arm("server", self.enrollment.get("controller"))
             self.services.start_no_block(APPLY)
 
     # -- a new config
@@ -228,10 +231,29 @@ class Agent:
         _wgconf.check_policy(config, endpoints=policy.get("allow_endpoints"), allowed_ips=policy.get("allow_allowed_ips"), dns=policy.get("allow_dns"))
         return _wgconf.render(config)
 
+    def reachability(self, text, ssh_connection):
+        """What a config's text would do to a controller's connection (_tunnel.reachability); nothing where none is to be kept reachable."""
+        if not self.settings.get("keep_reachable", True):
+            ssh_connection = None
+        return _tunnel.reachability(self.run, _wgconf.parse(text, allow_hooks=True), self.interface, ssh_connection)
+
+    def arm(self, confirm_by, ssh_connection, timeout=None):
+        """Arm the candidate; returns the change's id. Raises AgentError where the controller at ssh_connection could not be kept reachable."""
+        text = self.store.text("candidate") or ""
+        reach = self.reachability(text, ssh_connection)
+        if reach["reason"] and not reach["through"]:
+            raise AgentError("the new config would cut the controller off, so nothing was changed: %s; narrow gatecontrol_allowed_ips, or set "
+                             "gatecontrol_keep_reachable=false" % reach["reason"], "lockout")
+        return _tunnel.arm(self.store, self.interface, confirm_by=confirm_by, timeout=timeout or self.settings.get("confirm_timeout", 40),
+                           kept=reach["kept"])
+
     def prove(self):
         """None where the server answers this host over what runs now, else the reason. The beat is sent: it is the enrollment's first one."""
         if not self.reports:
             return None
+        pending = self.store.load("pending") or {}
+        left = max(2, int(pending.get("deadline", 0) - time.monotonic()) - 1)
+        self.settings = dict(self.settings, max_wait=left, timeout=min(left, self.settings.get("timeout") or 15))
         shown = self.beat(check=False)
         return shown["error"] and shown["error"]["text"]
 
@@ -255,7 +277,7 @@ class Agent:
 
     def apply(self):
         """The work of the apply unit: take the armed step, prove it, wait for its confirmation, else go back; returns the verdict."""
-        return _tunnel.run_armed(self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep, now=self.now)
+        return _tunnel.run_armed(self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep)
 
     # -- what it is like
 
@@ -358,11 +380,14 @@ class Agent:
         except _wgconf.ConfigError as err:
             drift.append("%s: %s" % (self.config_path, err))
             return None
-        plan = _tunnel.plan(config, running)
+        plan = _tunnel.plan(config, running, config, _tunnel.kept_path(self.store, self.interface))
         drift += plan.reasons
         return {"action": plan.action, "reasons": plan.reasons}
 
     def _compare_services(self, drift, state):
+        if not self.services.available():
+            drift.append("systemd does not run here")
+            return
         units = {_tunnel.unit_of(self.interface): "the tunnel"}
         if self.reports:
             units[TIMER] = "the beat's timer"
@@ -422,15 +447,15 @@ def command(agent, name, words, as_json=False):
             asked = json.loads(base64.b64decode(words[0]))
             return 0, MARKER + json.dumps(agent.verify(asked))
         if name == "confirm":
-            return 0, MARKER + json.dumps(_tunnel.confirm(agent.store, words[0], sleep=agent.sleep, now=agent.now))
+            return 0, MARKER + json.dumps(_tunnel.confirm(agent.store, words[0], sleep=agent.sleep))
         if name == "checked":
             agent.store.save("state", dict(agent.store.load("state") or {}, last_check=agent.now()))
             return 0, None
         if name == "recover":
-            verdict = _tunnel.recover(agent.store)
+            verdict = _tunnel.recover(agent.run, agent.services, agent.store, accept=agent.accept)
             return 0, verdict and verdict["reason"]
         if name == "apply":
-            verdict = agent.apply()
+            verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
             return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
         if name == "show":
             shown = agent.show()

@@ -46,7 +46,6 @@ class Installation:
         self.files.update({path: (text, 0o644) for path, text in (units or {}).items()})
         if settings is not None:
             self.files[self.store.path("settings")] = (_agent.settings_text(settings), 0o600)
-        self.units = set(units or {})
 
     def _place(self, path):
         return os.path.join(self.store.root, path.lstrip("/"))
@@ -73,27 +72,28 @@ class Installation:
         if any(path.endswith((".service", ".timer")) for path in paths):
             self.agent.services.daemon_reload()
 
-    def set_timer(self, enabled, changed_paths, check_mode=False):
-        """Have the timer run and start at boot, or neither; returns whether that changes anything."""
-        services = self.agent.services
-        seen = services.show([_agent.TIMER, _agent.RECOVER], ("ActiveState", "UnitFileState"))
-        want = ("active", "enabled") if enabled else ("inactive", "disabled")
-        recover = enabled and seen[_agent.RECOVER].get("UnitFileState") != "enabled"
-        differs = (seen[_agent.TIMER].get("ActiveState"), seen[_agent.TIMER].get("UnitFileState")) != want
-        if enabled:
-            differs = differs or any(path.endswith("/" + _agent.TIMER) for path in changed_paths)
-        elif seen[_agent.TIMER].get("ActiveState") != "active" and seen[_agent.TIMER].get("UnitFileState") != "enabled":
-            differs = False
-        if check_mode or not (differs or recover):
-            return differs or recover
-        if enabled:
-            services.enable(_agent.RECOVER)
-            services.enable(_agent.TIMER)
-            services.restart(_agent.TIMER)
-        else:
-            services.stop(_agent.TIMER)
-            services.disable(_agent.TIMER)
-        return True
+
+def set_timer(agent, enabled, changed_paths, check_mode=False):
+    """Have the timer run and start at boot, or neither; returns whether that changes anything."""
+    services = agent.services
+    seen = services.show([_agent.TIMER, _agent.RECOVER], ("ActiveState", "UnitFileState"))
+    want = ("active", "enabled") if enabled else ("inactive", "disabled")
+    recover = enabled and seen[_agent.RECOVER].get("UnitFileState") != "enabled"
+    differs = (seen[_agent.TIMER].get("ActiveState"), seen[_agent.TIMER].get("UnitFileState")) != want
+    if enabled:
+        differs = differs or any(path.endswith("/" + _agent.TIMER) for path in changed_paths)
+    elif seen[_agent.TIMER].get("ActiveState") != "active" and seen[_agent.TIMER].get("UnitFileState") != "enabled":
+        differs = False
+    if check_mode or not (differs or recover):
+        return differs or recover
+    if enabled:
+        services.enable(_agent.RECOVER)
+        services.enable(_agent.TIMER)
+        services.restart(_agent.TIMER)
+    else:
+        services.stop(_agent.TIMER)
+        services.disable(_agent.TIMER)
+    return True
 
 
 def remove(agent, check_mode=False):

@@ -25,7 +25,7 @@ options:
     choices: [present, absent]
     default: present
   enabled:
-    description: Whether the beat's timer runs and starts at boot. Left as it is when not given.
+    description: Whether the beat's timer runs and starts at boot. Left as it is when not given. Without O(launcher), nothing but the timer is looked after.
     type: bool
   interpreter:
     description: Path of the Python (3.9 or newer) the agent runs with. The system's own is found without it.
@@ -73,11 +73,13 @@ def work(module):
         return {"changed": bool(files), "files": files, "diff": {"before": {"files": files}, "after": {"files": []}}}
     if not agent.services.available():
         raise _agent.AgentError("systemd is not running on this host, and the agent needs it for its timer; use a host that is booted with systemd", "settings")
-    installation = _install.Installation(agent, params["launcher"], params["units"], params["settings"], params["interpreter"])
-    files = installation.differences()
-    if not module.check_mode:
-        installation.write(files)
-    timer = params["enabled"] is not None and installation.set_timer(params["enabled"], files, module.check_mode)
+    files = []
+    if params["launcher"]:
+        installation = _install.Installation(agent, params["launcher"], params["units"], params["settings"], params["interpreter"])
+        files = installation.differences()
+        if not module.check_mode:
+            installation.write(files)
+    timer = params["enabled"] is not None and _install.set_timer(agent, params["enabled"], files, module.check_mode)
     after = {"files": files, "timer": "changed" if timer else "unchanged"}
     return {"changed": bool(files) or timer, "files": files, "diff": {"before": {"files": [], "timer": "unchanged"}, "after": after}}
 
@@ -86,7 +88,7 @@ def main():
     _options.run_module(
         work, argument_spec=dict(_options.INSTALLATION, state={"type": "str", "choices": ["present", "absent"], "default": "present"},
                                  enabled={"type": "bool"}, interpreter={"type": "path"}),
-        required_if=[("state", "present", ["launcher"])])
+        required_if=[("state", "present", ["launcher", "enabled"], True)])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,171 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gatecontrol_tunnel
+short_description: A WireGuard interface runs what its config file says, with a way back
+version_added: 1.0.0
+description:
+  - Compares the config with what runs and takes the smallest step between them. Nothing where nothing differs, a live C(wg syncconf) and the routes where
+    only peers differ, a restart of C(wg-quick@) otherwise.
+  - Every step has to be proven by an answer of the WireGuard peer and, on an enrolled host, of the server. If it is not, the config and the interface of before
+    come back and the task fails with the reason.
+  - Over SSH the step is taken by a unit of the agent on the host, and the controller has to come back over a new connection to confirm it. So a change that cuts the
+    controller off is undone by the host itself. Without the agent, and over other connections, the proof alone decides.
+author:
+  - callmetechie.gatecontrol contributors
+extends_documentation_fragment:
+  - callmetechie.gatecontrol.attributes
+options:
+  interface:
+    description: The interface, and the name of its config in C(/etc/wireguard).
+    type: str
+    default: wg0
+  state:
+    description:
+      - V(up) has the tunnel run and start at boot, V(down) stopped and not started at boot, V(absent) takes its config away as well.
+    type: str
+    choices: [up, down, absent]
+    default: up
+  staged:
+    description: Whether the candidate that M(callmetechie.gatecontrol.gatecontrol_config) staged is applied. Without it the file in C(/etc/wireguard) is.
+    type: bool
+    default: false
+  confirm_timeout:
+    description: Seconds, from its beginning, in which a change has to be proven and confirmed.
+    type: int
+    default: 40
+  keep_reachable:
+    description:
+      - Whether the way from this host to the controller is kept outside the tunnel, by a rule or a route that comes and goes with the tunnel, where the config
+        would capture it.
+    type: bool
+    default: true
+  ssh_connection:
+    description: The controller's connection as the host sees it, as in E(SSH_CONNECTION). Set by the action.
+    type: str
+  arm:
+    description: Whether a change is only armed, for a controller that confirms it. Set by the action.
+    type: bool
+    default: false
+seealso:
+  - module: callmetechie.gatecontrol.gatecontrol_config
+"""
+
+EXAMPLES = r"""
+- name: Run the tunnel as /etc/wireguard/wg0.conf says
+  callmetechie.gatecontrol.gatecontrol_tunnel:
+    interface: wg0
+
+- name: Take the tunnel away
+  callmetechie.gatecontrol.gatecontrol_tunnel:
+    interface: wg0
+    state: absent
+"""
+
+RETURN = r"""
+action:
+  description: The step that was or would be taken, V(none), V(sync), V(restart), V(up) or V(down).
+  returned: success
+  type: str
+  sample: sync
+reasons:
+  description: What differed.
+  returned: success
+  type: list
+  elements: str
+  sample: ["peer 3q2+7w8x…: allowed IPs differ: + 10.9.0.0/16"]
+rolled_back:
+  description: Whether the change was undone.
+  returned: failure of a change
+  type: bool
+armed:
+  description: The change's id where it was only armed.
+  returned: with O(arm)
+  type: str
+kept:
+  description: The words for C(ip) that keep the controller's way open, null where nothing is in its way.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _options, _services, _tunnel, _wgconf
+
+
+def gone(module, agent, interface, absent):
+    """The tunnel does not run; with absent its config is away too."""
+    running, path = agent.running(), _tunnel.config_path(agent.store, interface)
+    unit = _tunnel.unit_of(interface)
+    state = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") if agent.services.available() else None
+    changed = running is not None or state == "enabled" or (absent and _enrollment.read_text(path) is not None)
+    if changed and not module.check_mode:
+        if absent:
+            _tunnel.remove(agent.run, agent.services, agent.store, interface)
+        else:
+            _tunnel.apply(agent.run, agent.services, agent.store, interface, _tunnel.plan(None, running), None)
+            agent.services.disable(unit)
+    action = "none" if running is None else "down"
+    return {"changed": changed, "action": action, "reasons": [], "kept": None,
+            "diff": {"before": {"tunnel": "there" if changed else "gone"}, "after": {"tunnel": "gone"}}}
+
+
+def work(module):
+    params, agent = module.params, _options.agent(module)
+    interface = agent.interface = params["interface"]
+    if params["state"] != "up":
+        return gone(module, agent, interface, params["state"] == "absent")
+    if not agent.services.available():
+        raise _agent.AgentError("systemd is not running on this host, and the tunnel is run by wg-quick@.service; use a host that is booted with systemd", "settings")
+    agent.settings["keep_reachable"] = params["keep_reachable"]
+    path = _tunnel.config_path(agent.store, interface)
+    live, candidate = _enrollment.read_text(path), agent.store.text("candidate") if params["staged"] else None
+    text = live if candidate is None else candidate
+    if text is None:
+        raise _agent.AgentError("there is no %s; write it with gatecontrol_config first" % path, "settings")
+    config = _wgconf.parse(text, allow_hooks=True)
+    ssh_connection = params["ssh_connection"]
+    reach = agent.reachability(text, ssh_connection)
+    kept = reach["kept"] or _tunnel.kept_path(agent.store, interface) if ssh_connection is None else reach["kept"]
+    running = agent.running()
+    plan = _tunnel.plan(config, running, _tunnel.applied(path), kept)
+    unit = _tunnel.unit_of(interface)
+    enabled = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
+    result = {"changed": plan.action != "none" or text != live or not enabled, "action": plan.action, "reasons": plan.reasons, "kept": kept,
+              "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
+                       "before_header": interface + " as it runs", "after_header": "%s (%s)" % (interface, "; ".join(plan.reasons) or "as it runs")}}
+    if reach["through"]:
+        module.warn("this play reaches the host through %s itself: a change of it cuts the play's own connection for a moment" % interface)
+    if module.check_mode:
+        return result
+    if ssh_connection and agent.enrollment and agent.enrollment.get("controller") != ssh_connection:
+        agent.enrollment["controller"] = ssh_connection
+        agent.store.save("enrollment", agent.enrollment)
+    if plan.action == "none":
+        _tunnel.apply(agent.run, agent.services, agent.store, interface, plan, config, kept, text)
+        if params["staged"]:
+            agent.accept()
+            agent.store.drop("candidate")
+        return result
+    if candidate is None:
+        agent.store.save("candidate", text)
+    armable = params["arm"] and agent.services.show([_agent.APPLY], ["LoadState"])[_agent.APPLY].get("LoadState") == "loaded"
+    change = agent.arm("controller" if armable and ssh_connection else "server", ssh_connection, params["confirm_timeout"])
+    if armable:
+        agent.services.start_no_block(_agent.APPLY)
+        return dict(result, armed=change)
+    verdict = agent.apply()
+    if not verdict["ok"]:
+        module.fail_json(msg=_tunnel.failed(interface, verdict), rolled_back=True, failure={"kind": "rolled_back", "status": None})
+    return result
+
+
+def main():
+    _options.run_module(work, argument_spec=_options.TUNNEL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+#!/usr/bin/python3
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent of a host enrolled into GateControl.
+
+  gatecontrol-agent show [--json]      the host's state, for a person or a program
+  gatecontrol-agent beat [--json]      report to the server, and ask for a new config when that is due (the timer does it)
+  gatecontrol-agent sync [--json]      the same, and ask for a new config now
+  gatecontrol-agent verify WANTED      compare the host with what a play wants (base64 of JSON); changes nothing
+  gatecontrol-agent confirm ID         the controller came back: confirm the change under way and wait for its verdict
+  gatecontrol-agent checked            the controller asked the server for this host: note the time
+  gatecontrol-agent apply | recover    the work of the units that change the tunnel, and of the one that restores it at boot
+
+Exit status: 0 all is well, 1 something is not, 2 wrong usage.
+"""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, "/usr/local/lib/gatecontrol")
+
+from gatecontrol import _agent, _enrollment  # noqa: E402
+
+
+def run(argv, stdin=None):
+    """Run a command: (exit status, output, errors)."""
+    environment = dict(os.environ, LC_ALL="C", PATH=_agent.PATH)
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=environment, errors="surrogateescape", check=False)
+    except OSError as err:
+        return 127, "", "%s: %s" % (argv[0], err.strerror)
+    return done.returncode, done.stdout, done.stderr
+
+
+def main(arguments):
+    as_json = "--json" in arguments
+    words = [word for word in arguments if word != "--json"]
+    if not words or words[0] in ("-h", "--help") or words[0] not in _agent.COMMANDS or len(words) != 1 + _agent.COMMANDS[words[0]]:
+        print(__doc__)
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    status, text = _agent.command(_agent.Agent(_enrollment.Store(), run), words[0], words[1:], as_json)
+    if text:
+        print(text)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
