@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 
 from running import ADMIN, Refused
@@ -72,6 +73,12 @@ def serve(options) -> None:
     server.run(options)
 
 
+def era(text: str) -> str:
+    if text != "fixed" and not re.fullmatch(r"1\.\d+\.\d+", text):
+        raise argparse.ArgumentTypeError("%s is neither a release such as 1.50.12 nor fixed" % text)
+    return text
+
+
 def pair(text: str) -> tuple:
     name, equals, value = text.partition("=")
     if not equals:
@@ -87,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(do=serve)
     one.add_argument("--port", type=int, default=0, help="0 picks a free one (default)")
     one.add_argument("--host", default="127.0.0.1")
-    one.add_argument("--era", default="1.118.2", help="1.5.2, 1.50.12, 1.118.2, fixed, or any release between")
+    one.add_argument("--era", type=era, default="1.118.2", help="1.5.2, 1.50.12, 1.118.2, fixed, or any release between")
     one.add_argument("--profile", choices=("unlimited", "community", "ratelimit5"), default="unlimited")
     one.add_argument("--state", metavar="FILE", help="SQLite file that keeps everything (default: memory)")
     one.add_argument("--rate-limit", type=int, help="calls of a token in 15 minutes; a session has ten times that")
@@ -122,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = admin_verb("log", log, "what was received, as JSON")
     one.add_argument("--since", type=int, metavar="ID", help="only later entries")
-    one.add_argument("--event", help="register, config, config/check, heartbeat, status, login, traffic, echo, expired …")
+    one.add_argument("--event", help="register, config, config/check, heartbeat, status, login, transfer, echo, expired …")
     one.add_argument("--method")
     one.add_argument("--path", help="pattern with * and ?")
     one.add_argument("--status", type=int)
@@ -140,7 +147,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--token", help="only requests of the tokens with such a name")
     one.add_argument("--count", type=int, help="how many requests (default: all)")
     one.add_argument("--skip", type=int, help="leave out the first so many")
-    one.add_argument("--when", choices=("before", "after"), help="before or after the request took effect (default)")
+    one.add_argument("--when", choices=("before", "after"), help="before or after the request took effect"
+                     " (default: before, but after for what spoils a real answer)")
     one.add_argument("--status", type=int)
     one.add_argument("--retry-after", type=int, metavar="SECONDS")
     one.add_argument("--seconds", type=float)
@@ -153,7 +161,8 @@ def parser() -> argparse.ArgumentParser:
     one = admin_verb("settings", settings, "show and change server-wide settings")
     one.add_argument("values", nargs="*", type=pair, metavar="NAME=VALUE",
                      help="endpoint, mtu, allowed_ips, dns and keepalive (of peers made from now on), server_key (new or none),"
-                          " machine_binding, custom_dns, split_tunnel, api_limit, session_limit, login_limit, licence.vpn_peers and the licence's other features")
+                          " machine_binding, custom_dns, split_tunnel, api_limit, session_limit, login_limit, licence.vpn_peers and the"
+                          " licence's other features")
 
     one = admin_verb("reset", reset, "forget counted calls and failed logins")
     one.add_argument("--sessions", action="store_true", help="end the sessions too")

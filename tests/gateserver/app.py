@@ -15,6 +15,7 @@ import admin_api
 import client_api
 import control
 import eras
+import peers_api  # noqa: F401  (its routes)
 import session
 from core import ROUTES, Call, Gate, Refusal, Reply, refuse
 from faults import Faults
@@ -246,5 +247,6 @@ def make(gate: Gate) -> web.Application:
     for method, path, ability, handler in ROUTES:
         if gate.era.has(ability):
             for verb in ("GET", "HEAD") if method == "GET" else (method,):
-                app.router.add_route(verb, path, _found(handler))
+                for form in {path, path.rstrip("/") + "/"}:
+                    app.router.add_route(verb, form, _found(handler))
     return app

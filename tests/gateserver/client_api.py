@@ -46,6 +46,16 @@ def keep_fingerprint(call, value: str) -> None:
     call.store.run("UPDATE tokens SET machine_fingerprint = ? WHERE id = ?", value, call.token["id"])
 
 
+def check_machine_at_register(call) -> None:
+    """As ``check_machine``, but a first fingerprint that is missing or malformed is a 400."""
+    if not binding_active(call) or call.token["machine_fingerprint"]:
+        check_machine(call)
+    elif not FINGERPRINT.fullmatch(call.headers.get("X-Machine-Fingerprint") or ""):
+        raise call.fail(400, "client.fingerprint_invalid")
+    else:
+        keep_fingerprint(call, call.headers["X-Machine-Fingerprint"])
+
+
 def check_machine(call) -> None:
     """Refuses another machine than the token's; the first machine seen becomes the token's."""
     if not binding_active(call):
@@ -114,7 +124,7 @@ def register(call):
     if call.era.has("binding") and call.token and call.token["peer_id"] is not None:
         if broken:
             return failed
-        check_machine(call)
+        check_machine_at_register(call)
         return _registered(call, call.gate.change_peer(call.store.peer(call.token["peer_id"]), description=description), 200)
 
     name = re.sub(r"[^A-Za-z0-9_.\-]", "_", hostname)[:50]
@@ -130,11 +140,7 @@ def register(call):
         call.store.run("UPDATE tokens SET peer_id = ? WHERE id = ?", peer["id"], call.token["id"])
         if broken:
             return failed
-        if binding_active(call):
-            shown = call.headers.get("X-Machine-Fingerprint") or ""
-            if not FINGERPRINT.fullmatch(shown):
-                raise call.fail(400, "client.fingerprint_invalid")
-            keep_fingerprint(call, shown)
+        check_machine_at_register(call)
     return _registered(call, peer, status)
 
 

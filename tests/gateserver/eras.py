@@ -52,9 +52,9 @@ ADMIN_PATHS = [
 SESSION_SETTINGS = ("security", "lockout", "dns", "machine-binding", "split-tunnel", "backup", "restore", "metrics",
                     "domains", "password", "profile", "portal")
 
-_ON = ("api_tokens", "webhooks", "internal_dns", "machine_binding", "custom_dns", "split_tunnel_preset")
-UNLIMITED = {"vpn_peers": -1, **{name: True for name in _ON}, "remote_desktop": True}
-COMMUNITY = {"vpn_peers": 3, **{name: False for name in _ON}, "remote_desktop": False}
+COMMUNITY = {"vpn_peers": 3, **dict.fromkeys(
+    ("api_tokens", "webhooks", "internal_dns", "machine_binding", "custom_dns", "split_tunnel_preset", "remote_desktop"), False)}
+UNLIMITED = {**COMMUNITY, "vpn_peers": -1, "api_tokens": True}
 PROFILES = {  # licence, API limit of a token, of a session (None: ten times that), login limit
     "unlimited": (UNLIMITED, 1000, None, 5),
     "community": (COMMUNITY, 100, None, 5),

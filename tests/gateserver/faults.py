@@ -22,7 +22,7 @@ KINDS = {
     "html": "answers --status (200) with an HTML page",
     "wrong-hash": "answers with a hash that does not fit the config",
     "config": "answers with the config spoiled as --how says, and the hash of the spoiled text",
-    "redirect": "answers 307 to the same path on --url",
+    "redirect": "answers --status (307), to the same path on --url",
 }
 FAKE_KEY = "c2hvcnQ="
 CONFIG_SPOILERS = {
@@ -47,7 +47,8 @@ def _line(text: str, key: str, value: str) -> str:
 @dataclasses.dataclass
 class Fault:
     """One fault. ``count``: how many requests it spoils (None: all), after leaving out the first ``skip``.
-    ``when``: 'before' answers instead of the request taking effect, 'after' lets it take effect first."""
+    ``when``: 'before' answers instead of the request taking effect, 'after' lets it take effect first; by default before,
+    but after for the kinds that spoil a real answer."""
 
     kind: str
     id: int = 0
@@ -56,7 +57,7 @@ class Fault:
     token: str = "*"
     count: int | None = None
     skip: int = 0
-    when: str = "after"
+    when: str | None = None
     status: int | None = None
     retry_after: int | None = None
     seconds: float | None = None
@@ -69,6 +70,7 @@ class Fault:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError("no fault is called %s; there are %s" % (self.kind, ", ".join(KINDS)))
+        self.when = self.when or ("after" if self.kind in ("delay", "drip", "cut", "wrong-hash", "config") else "before")
         if self.when not in ("before", "after"):
             raise ValueError("when is before or after")
         if self.kind == "config" and self.how not in CONFIG_SPOILERS and self.text is None:
@@ -99,7 +101,7 @@ class Fault:
         if self.kind == "invalid-json":
             return Reply(200, '{"ok":true,"config":"[Interface', {"Content-Type": "application/json; charset=utf-8"})
         if self.kind == "redirect":
-            return Reply(307, "Temporary Redirect", {"Location": self.url, "Content-Type": "text/plain"})
+            return Reply(self.status or 307, "Temporary Redirect", {"Location": self.url, "Content-Type": "text/plain"})
         if isinstance(reply.body, dict) and self.kind == "wrong-hash" and "hash" in reply.body:
             return reply._replace(body=dict(reply.body, hash=wgtext.config_hash("another text")))
         if isinstance(reply.body, dict) and self.kind == "config" and "config" in reply.body:

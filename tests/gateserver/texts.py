@@ -23,7 +23,8 @@ client.fingerprint_required|Machine fingerprint required|Maschinen-Fingerprint e
 client.fingerprint_invalid|Invalid machine fingerprint format|Ungültiges Fingerprint-Format
 client.binding_mismatch|Token is bound to a different machine|Token ist an eine andere Maschine gebunden
 dns.hostname_required|Hostname is required|Hostname ist erforderlich
-dns.hostname_invalid|Hostname contains invalid characters (only a-z, 0-9, hyphen; max 63 chars)|Hostname enthält ungültige Zeichen (nur a-z, 0-9, Bindestrich; max. 63 Zeichen)
+dns.hostname_invalid|Hostname contains invalid characters (only a-z, 0-9, hyphen; max 63 chars)\
+|Hostname enthält ungültige Zeichen (nur a-z, 0-9, Bindestrich; max. 63 Zeichen)
 dns.hostname_reserved|Hostname is reserved and cannot be used|Hostname ist reserviert und kann nicht verwendet werden
 settings.machine_binding_mode_invalid|Mode must be off, global or individual|Modus muss aus, global oder individuell sein
 batch.invalid_action|Invalid batch action|Ungültige Batch-Aktion

@@ -300,9 +300,28 @@ def test_machine_binding(gate):
         gate.server.ask("settings", values={"machine_binding": None})
 
 
+@eras("1.50.12", "fixed")
+def test_machine_binding_at_register(gate):
+    gate.server.ask("settings", values={"machine_binding": "global"})
+    try:
+        token, body = gate.host_token(), {"hostname": gate.unique("web")}
+
+        def status(fingerprint):
+            headers = {"X-Machine-Fingerprint": fingerprint} if fingerprint else {}
+            return gate.post("client/register", token, body, headers=headers).status_code
+        assert [status(None), status("short"), status("a" * 64), status("b" * 64), status("a" * 64)] == [400, 400, 200, 403, 200]
+        assert gate.named(body["hostname"])
+    finally:
+        gate.server.ask("settings", values={"machine_binding": None})
+
+
 @eras(but="1.5.2")
 def test_dns_names(gate):
+    gate.server.ask("settings", values={"licence.internal_dns": False})
     first, second = gate.new_peer(), gate.new_peer()
+    refused = gate.post("client/peer/hostname", gate.host_token(first["id"]), {"hostname": "db"})
+    assert (refused.status_code, refused.json()["feature"]) == (403, "internal_dns")
+    gate.server.ask("settings", values={"licence.internal_dns": True})
     tokens = [gate.host_token(peer["id"]) for peer in (first, second)]
     name = gate.unique("db")
     assert gate.post("client/peer/hostname", tokens[0], {"hostname": name.upper()}).json() == {

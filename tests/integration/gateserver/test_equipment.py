@@ -54,6 +54,11 @@ def test_the_verbs_of_the_command_line(start):
     assert failed.returncode == 1 and "has no scope nope" in failed.stderr
 
 
+def test_an_era_that_is_none_is_refused():
+    with pytest.raises(Refused, match="neither a release"):
+        Server("--era", "latest")
+
+
 def test_its_administration_needs_the_administrator(start):
     client = start("fixed", "--admin", "admin:LoopbackTest123!")
     with pytest.raises(Refused, match="needed"):
@@ -81,7 +86,8 @@ def certificate(folder):
             digital_signature=True, key_cert_sign=issuer is None, crl_sign=issuer is None, content_commitment=False, key_encipherment=False,
             data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False), critical=True)
         if issuer is not None:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+            address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+            builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
         done = builder.sign(issuer_key or key, hashes.SHA256())
         (folder / (name + ".crt")).write_bytes(done.public_bytes(serialization.Encoding.PEM))
         (folder / (name + ".key")).write_bytes(key.private_bytes(
@@ -201,6 +207,12 @@ def test_a_fault_hits_what_it_is_for_and_as_often_as_told(host):
     assert [row.get("fault") for row in client.server.log(event="config")] == [None, "status", "status", None, None, "status"]
     client.server.no_faults()
     assert get().status_code == 200
+    client.server.fault("status", path="*/register", count=1)  # instead of the effect, unless told otherwise
+    assert client.post("client/register", client.server.token("client"), {"hostname": "early"}).status_code == 503
+    assert client.named("early") is None
+    client.server.fault("status", path="*/register", count=1, when="after")
+    assert client.post("client/register", client.server.token("client"), {"hostname": "late"}).status_code == 503
+    assert client.named("late")
 
 
 def test_a_connection_dropped_before_or_after_the_effect(host):
@@ -258,9 +270,11 @@ def test_a_hash_that_does_not_fit(host):
 
 
 @pytest.mark.parametrize(("how", "sign"), [
-    ("hooks", "\nPostUp = "), ("placeholder", "\nPublicKey = <SERVER_PUBLIC_KEY>\n"), ("private-placeholder", "\nPrivateKey = <PRIVATE_KEY>\n"),
+    ("hooks", "\nPostUp = "), ("placeholder", "\nPublicKey = <SERVER_PUBLIC_KEY>\n"),
+    ("private-placeholder", "\nPrivateKey = <PRIVATE_KEY>\n"),
     ("crlf", "\r\n[Peer]\r\n"), ("unknown-key", "\nColour = blue\n"), ("save-config", "\nSaveConfig = true\n"),
-    ("second-interface", "\n\n[Interface]\n"), ("short-key", "\nPublicKey = c2hvcnQ=\n"), ("short-private-key", "\nPrivateKey = c2hvcnQ=\n"),
+    ("second-interface", "\n\n[Interface]\n"), ("short-key", "\nPublicKey = c2hvcnQ=\n"),
+    ("short-private-key", "\nPrivateKey = c2hvcnQ=\n"),
     ("short-preshared-key", "\nPresharedKey = c2hvcnQ=\n")])
 def test_a_spoiled_config_has_the_hash_of_what_was_sent(host, how, sign):
     client, get = host

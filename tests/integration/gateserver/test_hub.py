@@ -35,6 +35,13 @@ with socket.create_server((sys.argv[1], 0)) as server:
         while data := connection.recv(65536):
             connection.sendall(data)
 """
+FETCH = """
+import sys, urllib.request
+url, token, *body = sys.argv[1:]
+headers = {"X-API-Token": token, "Content-Type": "application/json"}
+with urllib.request.urlopen(urllib.request.Request(url, body[0].encode() if body else None, headers), timeout=10) as answer:
+    print(answer.read().decode())
+"""
 
 
 def run(*command: str, stdin: str = "") -> str:
@@ -133,10 +140,9 @@ def ask_inside(lab, verb: str, *arguments: str) -> str:
 def register(lab, name: str) -> dict:
     """Registers a host over its own wire, as an agent would. Returns the answer."""
     token = ask_inside(lab, "token", name, "client").strip()
-    script = ("import sys, urllib.request as u; print(u.urlopen(u.Request(sys.argv[1] + '/api/v1/client/register', sys.argv[3].encode(), "
-              "{'X-API-Token': sys.argv[2], 'Content-Type': 'application/json'}), timeout=10).read().decode())")
-    return dict(json.loads(run(*lab.inside(name), sys.executable, "-c", script, lab.server.url, token, json.dumps({"hostname": name}))),
-                token=token)
+    answer = run(*lab.inside(name), sys.executable, "-c", FETCH, lab.server.url + "/api/v1/client/register", token,
+                 json.dumps({"hostname": name}))
+    return dict(json.loads(answer), token=token)
 
 
 def test_two_hosts_reach_each_other_and_the_log_shows_it(lab):
@@ -159,14 +165,13 @@ def test_two_hosts_reach_each_other_and_the_log_shows_it(lab):
     assert all(peers[name]["transfer_rx"] > 1000 and peers[name]["transfer_tx"] > 1000 for name in hosts)
     assert abs(peers["a"]["latest_handshake"] - time.time()) < 60 and peers["a"]["endpoint"].startswith("192.0.2.2:")
     log = json.loads(ask_inside(lab, "log"))
-    seen = {row["body"]["name"]: row["body"] for row in log if row.get("event") == "traffic"}
+    seen = {row["body"]["name"]: row["body"] for row in log if row.get("event") == "transfer"}
     assert set(seen) == {"a", "b"} and seen["b"]["rx"] > 1000 and seen["b"]["online"]
     assert [(row["address"], row["body"]["bytes"]) for row in log if row.get("event") == "echo"] == [
         (addresses["a"], 1000), (addresses["b"], 1000)]
 
     admin = ask_inside(lab, "token", "admin", "peers").strip()
-    script = "import sys, urllib.request as u; print(u.urlopen(u.Request(sys.argv[1], headers={'X-API-Token': sys.argv[2]})).read().decode())"
-    listed = json.loads(run(*lab.inside("hub"), sys.executable, "-c", script, lab.server.url + "/api/v1/peers", admin))["peers"]
+    listed = json.loads(run(*lab.inside("hub"), sys.executable, "-c", FETCH, lab.server.url + "/api/v1/peers", admin))["peers"]
     assert all(peer["isOnline"] and peer["transferRx"] > 1000 and peer["latestHandshake"] for peer in listed)
 
     ask_inside(lab, "peer", "disable", "b")
