@@ -30,7 +30,9 @@ def arguments() -> argparse.ArgumentParser:
     image.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(images.SUITES)} (default: all)")
     image.add_argument("--ready", action="store_true", help="the variant with WireGuard installed")
     up = add("up", "start hosts, wait until they take SSH, write inventory.yml and run.json", "RUN")
-    up.add_argument("--hosts", nargs="+", required=True, metavar="NAME:SUITE[:ready]", help="such as web1:bookworm or web[01:20]:trixie:ready")
+    up.add_argument(
+        "--hosts", nargs="+", required=True, metavar="NAME:SUITE[:ready]", help="such as web1:bookworm or web[01:20]:trixie:ready"
+    )
     up.add_argument("--server", action="store_true", help="also make a network namespace for a server")
     up.add_argument("--routed", action="store_true", help="put a router between the machine and the hosts")
     up.add_argument("--subnet", default="auto", help="an IPv4 /23 (default: a free one)")
@@ -43,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     execute = add("exec", "run a command on a host as root", "RUN", "HOST")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
     ca = add("ca", "make a CA and a server certificate in the run's folder tls/; print that folder", "RUN")
-    ca.add_argument("subjects", nargs="*", metavar="ADDRESS_OR_NAME", help="beside loopback, the run's server and machine addresses and gateway.test")
+    ca.add_argument("subjects", nargs="*", metavar="ADDRESS_OR_NAME", help="beside loopback, gateway.test and the run's own addresses")
     ca.add_argument("--client", metavar="NAME", help="a client certificate as well")
     add("list", "print the runs on this machine as JSON")
     clean = add("clean", "remove every run")

@@ -21,9 +21,20 @@ SCRIPT = Path(__file__).with_name("image.sh")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # what a minimal cloud image holds
 BASE = (
-    "ca-certificates", "curl", "dbus", "iproute2", "iputils-ping", "netbase", "openssh-server", "procps", "python3", "python3-apt", "sudo",
-    "systemd", "systemd-sysv",
-)  # fmt: skip
+    "ca-certificates",
+    "curl",
+    "dbus",
+    "iproute2",
+    "iputils-ping",
+    "netbase",
+    "openssh-server",
+    "procps",
+    "python3",
+    "python3-apt",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+)
 # what an enrollment may install: archives in the plain image, installed in the ready one
 TUNNEL = ("nftables", "openresolv", "wireguard-go", "wireguard-tools")
 BORROWED = {"bullseye": ("bookworm", "wireguard-go")}  # what a suite lacks, and whose it takes
@@ -57,11 +68,18 @@ def recipe(suite: str) -> list[str]:
     if suite not in SUITES:
         raise HostsError(f"There is no suite {suite!r}; there are {', '.join(SUITES)}.")
     return [
-        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(BASE)}", "--skip=cleanup/apt",
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        f"--include={','.join(BASE)}",
+        "--skip=cleanup/apt",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
         *(f"--aptopt={option}" for option in ('Acquire::Languages "none"', *proxy_options())),
-        f"--customize-hook={SCRIPT}", suite, "OUTPUT", f"deb {mirror()} {suite} main",
-    ]  # fmt: skip
+        f"--customize-hook={SCRIPT}",
+        suite,
+        "OUTPUT",
+        f"deb {mirror()} {suite} main",
+    ]
 
 
 def image_name(suite: str, ready: bool = False) -> str:
@@ -123,9 +141,10 @@ def borrow(suite: str, program: str, folder: Path) -> None:
     private = tree / PRIVATE.lstrip("/")
     for path in (folder, private, tree / "DEBIAN", tree / "usr/bin"):
         path.mkdir(parents=True)
-    script = f"cp -L $(ldd /usr/bin/{program} | grep -o '/[^ ]*') /usr/bin/{program} /out; dpkg-query --show --showformat='${{Version}} ${{Architecture}}' {program}"
-    version, architecture = podman("run", "--rm", "--network", "none", *LIMITS, "--volume", f"{private}:/out", ensure(suite, ready=True),
-                                   "sh", "-ec", script).stdout.split()  # fmt: skip
+    script = f"cp -L $(ldd /usr/bin/{program} | grep -o '/[^ ]*') /usr/bin/{program} /out; "
+    script += f"dpkg-query --show --showformat='${{Version}} ${{Architecture}}' {program}"
+    container = ["--rm", "--network", "none", *LIMITS, "--volume", f"{private}:/out", ensure(suite, ready=True)]
+    version, architecture = podman("run", *container, "sh", "-ec", script).stdout.split()
     loader = next(private.glob("ld-*"))
     run("patchelf", "--set-interpreter", f"{PRIVATE}/{loader.name}", "--set-rpath", PRIVATE, str(private / program))
     (tree / "usr/bin" / program).symlink_to(f"{PRIVATE}/{program}")

@@ -121,7 +121,9 @@ def prepare_limits() -> None:
             setting.write_text(str(wanted))
             say(f"set {key} = {wanted}")
         except OSError as error:
-            raise MissingError(f"{key} must be at least {wanted} and cannot be set here ({error.strerror}): `sysctl -w {key}={wanted}`.") from error
+            raise MissingError(
+                f"{key} must be at least {wanted} and cannot be set here ({error.strerror}): `sysctl -w {key}={wanted}`."
+            ) from error
 
 
 @contextmanager

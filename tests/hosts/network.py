@@ -7,20 +7,20 @@ a routed run uses parts: one link from the router to the machine, one from the r
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 import shlex
 import signal
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from machine import HostsError, run
 
-POOL = ipaddress.ip_network("10.213.0.0/16")
-TUNNELS = ipaddress.ip_network("10.8.0.0/16")  # what the server under test gives to its peers
+POOL = IPv4Network("10.213.0.0/16")
+TUNNELS = IPv4Network("10.8.0.0/16")  # what the server under test gives to its peers
 FIRST_HOST, LAST_HOST = 11, 239
 NAMESPACES = Path("/run/netns")
-IPv4Network = ipaddress.IPv4Network
 
 
 def ip(*arguments: str, namespace: str | None = None, check: bool = True) -> str:
@@ -36,13 +36,9 @@ def iptables(*arguments: str, namespace: str | None = None, check: bool = True) 
 
 def occupied() -> list[IPv4Network]:
     """Networks that the machine has a route, an address or a name server in."""
-    found = []
-    for route in json.loads(ip("-json", "-4", "route", "show", "table", "all") or "[]"):
-        if route["dst"] != "default":
-            found.append(ipaddress.ip_network(route["dst"], strict=False))
-    for server in name_servers():
-        found.append(ipaddress.ip_network(server))
-    return found
+    routes = json.loads(ip("-json", "-4", "route", "show", "table", "all") or "[]")
+    found = [route["dst"] for route in routes if route["dst"] != "default"]
+    return [IPv4Network(text, strict=False) for text in (*found, *name_servers())]
 
 
 def name_servers() -> list[str]:
@@ -74,7 +70,7 @@ def free_block(mark: str) -> IPv4Network:
 
 def hardware_address(address: str) -> str:
     """The hardware address that goes with an IP address, so that neighbours find a host again after its reboot."""
-    return "02:67:" + ipaddress.ip_address(address).packed.hex(":")
+    return "02:67:" + IPv4Address(address).packed.hex(":")
 
 
 def processes(namespace: str) -> list[int]:
@@ -92,14 +88,23 @@ class Network:
         self.router = f"gc-{name}-router" if routed else None
         self.server = f"gc-{name}-server"
         self.comment = f"gatecontrol-{name}"
-        self.block = ipaddress.ip_network(block) if block else free_block(self.mark)
-        if self.block.version != 4 or self.block.prefixlen != 23 or self.block.overlaps(TUNNELS):
-            raise HostsError(f"{self.block} will not do: a run takes an IPv4 /23 outside {TUNNELS}.")
+        self.block = self.read_block(block) if block else free_block(self.mark)
         self.hosts, self.links = self.block.subnets(new_prefix=24)
         self.gateway = str(self.hosts[1])
         # what hosts see the machine as, and where it listens for them
         self.machine = str(self.links[2]) if routed else self.gateway
         self.server_address = str(self.links[130]) if routed else str(self.hosts[2])
+
+    @staticmethod
+    def read_block(text: str) -> IPv4Network:
+        """The block that a user has named."""
+        try:
+            block = IPv4Network(text)
+        except ValueError as error:
+            raise HostsError(f"{text!r} is no IPv4 network: {error}.") from error
+        if block.prefixlen != 23 or block.overlaps(TUNNELS):
+            raise HostsError(f"{block} will not do: a run takes an IPv4 /23 outside {TUNNELS}.")
+        return block
 
     def address(self, number: int) -> str:
         """Address of the run's host with this number, from 0."""
@@ -140,8 +145,21 @@ class Network:
     def pair(self, inside: str, outside: str, where: str | None, cidr: str, *, namespace: str) -> None:
         """Join a namespace to another one (`where`, None: the machine's) by a cable; `inside` gets the address."""
         ip("link", "del", outside, namespace=where, check=False)
-        ip("link", "add", outside, "type", "veth", "peer", "name", inside, "address", hardware_address(cidr.partition("/")[0]),
-           "netns", namespace, namespace=where)  # fmt: skip
+        ip(
+            "link",
+            "add",
+            outside,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            inside,
+            "address",
+            hardware_address(cidr.partition("/")[0]),
+            "netns",
+            namespace,
+            namespace=where,
+        )
         ip("addr", "add", cidr, "dev", inside, namespace=namespace)
         ip("link", "set", inside, "up", namespace=namespace)
         ip("link", "set", outside, "up", namespace=where)
@@ -183,10 +201,8 @@ class Network:
         if not (NAMESPACES / namespace).exists():
             return
         for process in processes(namespace):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         ip("netns", "del", namespace, check=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -44,7 +45,9 @@ def parse_hosts(texts: list[str]) -> list[tuple[str, str, bool]]:
     for text in texts:
         match = re.fullmatch(r"(?P<name>[^:\[]+(?:\[\d+:\d+\][^:]*)?):(?P<suite>[a-z]+)(?P<ready>:ready)?", text)
         if not match:
-            raise HostsError(f"{text!r} is no host: write NAME:SUITE or NAME:SUITE:ready, such as web1:bookworm or web[01:20]:trixie:ready.")
+            raise HostsError(
+                f"{text!r} is no host: write NAME:SUITE or NAME:SUITE:ready, such as web1:bookworm or web[01:20]:trixie:ready."
+            )
         names = [match["name"]]
         if part := RANGE.fullmatch(match["name"]):
             numbers = range(int(part["first"]), int(part["last"]) + 1)
@@ -103,24 +106,25 @@ class Room:
             "hosts": {host.name: asdict(host) for host in hosts},
         }
         self.record.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-        groups = {suite: {"hosts": {host.name: {} for host in hosts if host.suite == suite}} for suite in images.SUITES}
+        members = {suite: [host.name for host in hosts if host.suite == suite] for suite in images.SUITES}
         inventory = {
             "all": {
                 "vars": {
                     "ansible_user": "ops",
                     "ansible_python_interpreter": "/usr/bin/python3",
                     "ansible_ssh_private_key_file": str(self.key),
-                    "ansible_ssh_common_args": " ".join(self.ssh_options()),
+                    "ansible_ssh_common_args": shlex.join(self.ssh_options()),
                 },
                 "hosts": {host.name: {"ansible_host": host.address} for host in hosts},
-                "children": {suite: group for suite, group in groups.items() if group["hosts"]},
+                "children": {suite: {"hosts": dict.fromkeys(names)} for suite, names in members.items() if names},
             }
         }
         (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False), encoding="utf-8")
 
     def ssh_options(self) -> list[str]:
         """Options with which ssh trusts the run's hosts and nothing of the user's own configuration plays in."""
-        return ["-F", "/dev/null", "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"]
+        trusted = f'UserKnownHostsFile="{self.known_hosts}"'
+        return ["-F", "/dev/null", "-o", trusted, "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"]
 
     def ssh(self, host: Host, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run a command on a host as ops over a new SSH connection; a timeout counts as status 255."""
@@ -233,10 +237,9 @@ class Room:
         podman("wait", host.container)
         net.attach(host.container, host.address)
         podman("start", host.container)
-        if not wait:
-            return say(f"{self.name}: {name} boots")
-        self.wait(host)
-        say(f"{self.name}: {name} is back after {time.monotonic() - start:.1f} s")
+        if wait:
+            self.wait(host)
+        say(f"{self.name}: {name} {'is back' if wait else 'boots'} after {time.monotonic() - start:.1f} s")
 
     def block(self, name: str, blocked: bool) -> None:
         """Keep new SSH connections from a host, or let them pass again."""
@@ -270,8 +273,8 @@ class Room:
             data = json.loads(self.record.read_text("utf-8"))
             subjects += [data["machine_address"], *([data["server"]["address"]] if data["server"] else [])]
         if not (folder / "ca.key").exists():
-            openssl(folder, "req", "-x509", "-nodes", *EC_KEY, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj", f"/CN=Test CA of run {self.name}",
-                    "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
+            signing = "req -x509 -nodes -days 30 -keyout ca.key -out ca.pem -addext keyUsage=critical,keyCertSign,cRLSign".split()
+            openssl(folder, *signing, *EC_KEY, "-subj", f"/CN=Test CA of run {self.name}")
         names = ",".join(dict.fromkeys(("IP:" if is_address(subject) else "DNS:") + subject for subject in subjects))
         issue(folder, "server", subjects[0], f"extendedKeyUsage=serverAuth\nsubjectAltName={names}\n")
         if client:
@@ -301,9 +304,10 @@ def issue(folder: Path, stem: str, common_name: str, extensions: str) -> None:
     """Make stem.key and stem.pem, signed by the folder's CA."""
     request, options = folder / f"{stem}.csr", folder / f"{stem}.ext"
     openssl(folder, "req", "-nodes", *EC_KEY, "-keyout", f"{stem}.key", "-out", request.name, "-subj", f"/CN={common_name}")
-    options.write_text(f"basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nauthorityKeyIdentifier=keyid\n{extensions}", encoding="ascii")
-    openssl(folder, "x509", "-req", "-in", request.name, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-out", f"{stem}.pem",
-            "-extfile", options.name)  # fmt: skip
+    usual = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nauthorityKeyIdentifier=keyid\n"
+    options.write_text(usual + extensions, encoding="ascii")
+    signing = "x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 30".split()
+    openssl(folder, *signing, "-in", request.name, "-out", f"{stem}.pem", "-extfile", options.name)
     request.unlink()
     options.unlink()
 
@@ -313,5 +317,6 @@ def runs(base: Path) -> list[str]:
     found = {path.parent.name for path in base.glob("*/run.json")}
     found |= {name.split("-")[1] for name in network.namespaces("*")}
     if shutil.which("podman"):
-        found |= set(podman("ps", "--all", "--filter", "label=gatecontrol.run", "--format", '{{index .Labels "gatecontrol.run"}}', check=False).stdout.split())
+        template = '{{index .Labels "gatecontrol.run"}}'
+        found |= set(podman("ps", "--all", "--filter", "label=gatecontrol.run", "--format", template, check=False).stdout.split())
     return sorted(found)

@@ -29,15 +29,16 @@ def links() -> set[str]:
 
 def traces(run: str) -> str:
     """All that the machine holds with a run's name in it."""
-    found = output("podman", "ps", "--all", "--format", "{{.Names}}") + output("ip", "netns") + output("iptables", "-S") + output("iptables", "-t", "nat", "-S")
-    return "\n".join(line for line in found.splitlines() if run in line)
+    asked = ("podman ps --all --format {{.Names}}", "ip netns", "iptables -S", "iptables -t nat -S")
+    return "\n".join(line for command in asked for line in output(*command.split()).splitlines() if run in line)
 
 
 def tunnel(run, one: str, other: str, allowed: str = "10.9.0.{}/32") -> None:
     """Join two hosts by wg-quick@wg0 at 10.9.0.1 and 10.9.0.2."""
     public = {}
     for host in (one, other):
-        public[host] = run.root(host, "umask 077; mkdir -p /etc/wireguard; wg genkey > /etc/wireguard/key; wg pubkey < /etc/wireguard/key").stdout.strip()
+        script = "umask 077; mkdir -p /etc/wireguard; wg genkey > /etc/wireguard/key; wg pubkey < /etc/wireguard/key"
+        public[host] = run.root(host, script).stdout.strip()
     for number, (host, peer) in enumerate(((one, other), (other, one)), 1):
         allowed_ips = allowed.format(3 - number) if number == 1 else "10.9.0.1/32"
         text = (
@@ -72,7 +73,10 @@ def test_wireguard_is_not_there_and_installs_without_network(flat, host):
     flat.root(host, "! command -v wg && ! command -v wireguard-go && ! command -v nft")
     flat.root(host, "ip route del default")
     try:
-        flat.root(host, "DEBIAN_FRONTEND=noninteractive apt-get -y install wireguard-tools wireguard-go openresolv && wg --version && nft --version")
+        flat.root(
+            host,
+            "DEBIAN_FRONTEND=noninteractive apt-get -y install wireguard-tools wireguard-go openresolv && wg --version && nft --version",
+        )
     finally:
         flat.root(host, f"ip route add default via {flat.record['gateway_address']}")
     flat.root(host, "apt-get update")
@@ -81,11 +85,16 @@ def test_wireguard_is_not_there_and_installs_without_network(flat, host):
 @every_suite
 def test_units_timers_nftables_and_sysctl_work_inside(flat, host):
     flat.root(host, "systemd-run --on-active=1s --timer-property=AccuracySec=100ms touch /root/fired")
-    flat.root(host, "systemd-run --quiet --wait --pipe -p ProtectSystem=strict -p PrivateTmp=yes -p CapabilityBoundingSet=CAP_NET_ADMIN -p User=ops true")
+    hardened = "-p ProtectSystem=strict -p PrivateTmp=yes -p CapabilityBoundingSet=CAP_NET_ADMIN -p User=ops"
+    flat.root(host, f"systemd-run --quiet --wait --pipe {hardened} true")
     flat.root(host, "systemd-analyze security ssh.service | grep -q exposure")
-    rules = "nft add table inet probe; nft add chain inet probe c '{ type filter hook output priority 0; }'; nft add rule inet probe c meta mark set 7"
-    flat.root(host, f"{rules}; nft list table inet probe | grep -q 0x00000007; nft delete table inet probe")
-    assert flat.root(host, "sysctl -q net.ipv4.conf.all.src_valid_mark=1; sysctl -n net.ipv4.conf.all.src_valid_mark").stdout.strip() == "1"
+    chain = "nft add table inet probe; nft add chain inet probe c '{ type filter hook output priority 0; }'"
+    flat.root(
+        host,
+        f"{chain}; nft add rule inet probe c meta mark set 7; nft list table inet probe | grep -q 0x00000007; nft delete table inet probe",
+    )
+    mark = "net.ipv4.conf.all.src_valid_mark"
+    assert flat.root(host, f"sysctl -q {mark}=1; sysctl -n {mark}").stdout.strip() == "1"
     time.sleep(2)
     flat.root(host, "test -e /root/fired")
 
@@ -134,12 +143,13 @@ def test_server_namespace_is_reached_by_hosts_and_machine_over_tls(flat):
     with subprocess.Popen(["ip", "netns", "exec", server["netns"], sys.executable, "-c", script, server["address"]], cwd=folder) as process:
         try:
             time.sleep(1)
-            curl = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--cacert", "ca.pem", "--cert", "client.pem", "--key", "client.key"]
-            done = subprocess.run([*curl, f"https://{server['address']}:8443/ca.pem"], cwd=folder, capture_output=True, text=True, check=False)
+            curl = "curl --silent --show-error --fail --noproxy * --cacert ca.pem --cert client.pem --key client.key"
+            command = [*curl.split(), f"https://{server['address']}:8443/ca.pem"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             assert done.stdout == (folder / "ca.pem").read_text(), done.stderr
             for name in ("ca.pem", "client.pem", "client.key"):
                 subprocess.run(["podman", "cp", str(folder / name), f"gc-{flat.name}-twelve:/root/{name}"], check=True)
-            seen = flat.root("twelve", f"cd /root; {' '.join(curl[:-6])} --cacert ca.pem --cert client.pem --key client.key https://gateway.test:8443/ca.pem")
+            seen = flat.root("twelve", f"set -f; cd /root; {curl} https://gateway.test:8443/ca.pem")
             assert seen.stdout == done.stdout
         finally:
             process.kill()
@@ -200,7 +210,14 @@ def test_reboot_of_a_host_that_cannot_be_reached_need_not_wait(routed):
 
 def test_routed_server_is_on_a_link_of_its_own(routed):
     server = routed.record["server"]
-    script = "import socket, sys\ns = socket.create_server((sys.argv[1], 7000))\nwhile True:\n    c, a = s.accept()\n    c.sendall(a[0].encode())\n    c.close()\n"
+    script = (
+        "import socket, sys\n"
+        "server = socket.create_server((sys.argv[1], 7000))\n"
+        "while True:\n"
+        "    connection, peer = server.accept()\n"
+        "    connection.sendall(peer[0].encode())\n"
+        "    connection.close()\n"
+    )
     with subprocess.Popen(["ip", "netns", "exec", server["netns"], sys.executable, "-c", script, server["address"]]) as process:
         try:
             time.sleep(0.5)
@@ -265,6 +282,21 @@ def test_wrong_words_are_refused_in_one_sentence(hosts, arguments, words):
 def test_missing_podman_is_said_with_the_way_to_get_it(hosts, tmp_path):
     done = hosts("up", "a", "--hosts", "x:bookworm", check=False, environment={"PATH": str(tmp_path)})
     assert done.returncode == 2 and "apt-get install" in done.stderr and "podman" in done.stderr
+
+
+def test_mirror_is_the_machines_own_or_the_one_named(monkeypatch):
+    import images
+    from machine import MissingError
+
+    monkeypatch.delenv(images.MIRROR_VARIABLE, raising=False)
+    index = "Ubuntu|Ubuntu|http://one.example/ubuntu/\nDebian|Debian-Security|http://two.example/s/\nDebian|Debian|http://three.example/debian/\n"
+    monkeypatch.setattr(images, "run", lambda *_command: subprocess.CompletedProcess((), 0, index, ""))
+    assert images.mirror() == "http://three.example/debian"
+    index = index.partition("\n")[0]
+    with pytest.raises(MissingError, match=images.MIRROR_VARIABLE):
+        images.mirror()
+    monkeypatch.setenv(images.MIRROR_VARIABLE, "http://four.example/debian/")
+    assert images.mirror() == "http://four.example/debian"
 
 
 def test_ranges_of_hosts():
