@@ -5,7 +5,7 @@ import hashlib
 import re
 
 import pytest
-from conftest import eras
+from gateclient import eras
 
 NOT_BOUND = {"ok": False, "error": "Token is not bound to a peer. Register first."}
 NOT_YOURS = {"ok": False, "error": "Token is not authorized for this peer"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import eras
+from gateclient import eras
 
 NO_SCOPE = {"ok": False, "error": "Token does not have permission for this resource"}
 BAD_NAME = "Peer name must be alphanumeric (1-63 chars)"
