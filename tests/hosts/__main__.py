@@ -65,7 +65,10 @@ def perform(options: argparse.Namespace) -> int:
         print("\n".join(images.ensure_all(kinds).values()))
         return 0
     if command == "clean":
-        for name in runs(options.dir):
+        found = runs(options.dir)
+        if found or options.images:
+            require()
+        for name in found:
             Room(name, options.dir).down()
             say(f"removed run {name}")
         if options.images:

@@ -299,6 +299,17 @@ def test_mirror_is_the_machines_own_or_the_one_named(monkeypatch):
     assert images.mirror() == "http://four.example/debian"
 
 
+def test_without_root_hosts_are_refused_and_certificates_made(monkeypatch, tmp_path):
+    import machine
+    from room import Room
+
+    monkeypatch.setattr(machine.os, "geteuid", lambda: 1000)
+    room = Room("one", tmp_path)
+    with pytest.raises(machine.MissingError, match="need root"):
+        room.up(["a:bookworm"])
+    assert (room.certificates([]) / "server.pem").exists()
+
+
 def test_ranges_of_hosts():
     from room import parse_hosts
 
