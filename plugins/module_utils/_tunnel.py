@@ -551,8 +551,6 @@ def run_armed(run, services, store, prove=None, accept=None, sleep=time.sleep, c
             if clock() > change["deadline"]:
                 reason = "the controller did not come back over a new connection within %d s" % (change["deadline"] - change["armed"])
             sleep(0.2)
-        if not reason and accept:
-            accept()
     except Exception as error:  # whatever it was, the host must find its way back
         reason = str(error) or type(error).__name__
     if reason:
@@ -618,19 +616,14 @@ def _go_back(run, services, store, change, reason):
 
 
 def _targets(config):
-    """(address, port, payload) of datagrams that ask for an answer through the tunnel."""
-    networks = [ipaddress.ip_network(network) for network in _networks(config)]
+    """(address, port, payload) of datagrams that may draw an answer through the tunnel: its DNS servers, the usual places of a gateway."""
     question = b"\x47\x43\x01\x00\x00\x01" + bytes(7) + b"\x00\x02\x00\x01"  # DNS: the root's name servers
-    servers = [ipaddress.ip_address(entry) for entry in config.interface.get("DNS", []) if re.fullmatch(r"[0-9.]+|.*:.*", entry)]
-    found = [(str(server), 53, question) for server in servers if any(server in network for network in networks)]
-    for network in networks:
-        if network.prefixlen == 0:
-            own = [ipaddress.ip_interface(address) for address in config.interface["Address"]]
-            own = [ipaddress.ip_network((one.ip, one.max_prefixlen - 8), strict=False) for one in own if one.version == network.version]
-            network = own[0] if own else None
-        if network is not None:
-            found.append((str(network[min(1, network.num_addresses - 1)]), 9, b""))
-    return found
+    networks = [ipaddress.ip_network(network) for network in _networks(config)]
+    own = [ipaddress.ip_interface(address) for address in config.interface["Address"]]
+    near = [ipaddress.ip_network((one.ip, one.max_prefixlen - 8), strict=False) for one in own]
+    found = {(entry, 53, question) for entry in config.interface.get("DNS", []) if re.fullmatch(r"[0-9.]+|.*:.*", entry)}
+    found |= {(str(network[min(1, network.num_addresses - 1)]), 9, b"") for network in near + networks if network.prefixlen}
+    return sorted(target for target in found if any(ipaddress.ip_address(target[0]) in network for network in networks))
 
 
 def _datagram(interface, address, port, payload):

@@ -261,7 +261,7 @@ class Lab:
             self.listening = self.spawn(
                 "host", "import socket; s = socket.create_server(('', 2222)); print('', flush=True)\nwhile True: s.accept()[0].close()"
             )
-        program = "import socket; socket.create_connection(('198.18.1.10', 2222), 2)"
+        program = "import socket; socket.create_connection(('198.18.1.10', 2222), 0.7)"
         return self.in_namespace("controller", [sys.executable, "-c", program])[0] == 0
 
 

@@ -1,0 +1,181 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Armed changes of a real tunnel: proven, confirmed, or gone back from; the controller's path kept open."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _tunnel, _wgconf
+
+SSH = "198.18.3.10 40000 198.18.1.10 22"
+
+
+def change(lab, config, timeout=6, confirm_by="server", kept=None, prove=None, accept=None):
+    """Arm a change and run it; (verdict, seconds)."""
+    lab.store.save("candidate", _wgconf.render(config))
+    begin = time.monotonic()
+    _tunnel.arm(lab.store, lab.interface, confirm_by=confirm_by, timeout=timeout, kept=kept)
+    verdict = _tunnel.run_armed(lab.run, lab.services, lab.store, prove, accept, probe=lab.probe, sleep=lambda s: time.sleep(min(s, 0.1)))
+    assert verdict == lab.store.load("verdict")
+    assert not any(os.path.exists(lab.store.path(name)) for name in ("pending", "confirm", "candidate", "last_good"))
+    return verdict, time.monotonic() - begin
+
+
+def intact(lab, config, kept=None):
+    """The tunnel runs a config, its file says so, and the hub answers through it."""
+    assert lab.plan(config, kept).reasons == []
+    assert _enrollment.read_text(_tunnel.config_path(lab.store, lab.interface)) == _wgconf.render(config)
+    assert lab.answers()
+
+
+def damaged(lab, allowed="10.88.0.0/24", **values):
+    config = lab.config(allowed, peer="PersistentKeepalive = 1\n")
+    config.peers[0].update(values)
+    return config
+
+
+def test_proven_changes_stay(lab):
+    accepted = []
+    first, second, third = lab.config(), lab.config("10.88.0.0/24, 10.88.7.0/24"), lab.config("0.0.0.0/0")
+    for config, action in ((first, "up"), (second, "sync"), (third, "restart")):
+        verdict, _seconds = change(lab, config, accept=lambda: accepted.append(1))
+        assert (verdict["ok"], verdict["reason"], verdict["action"]) == (True, None, action)
+        intact(lab, config)
+    assert len(accepted) == 3
+
+
+@pytest.mark.parametrize("allowed", ["10.88.0.0/24", "0.0.0.0/0"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: {"PublicKey": _wgconf.public_key(_wgconf.clamp("A" * 42 + "I="))},
+        lambda: {"Endpoint": "198.18.2.77:51820"},
+        lambda: {"Endpoint": "198.18.2.10:9"},
+        lambda: {"PresharedKey": "B" * 42 + "I="},
+    ],
+    ids=["server key", "endpoint", "port", "preshared key"],
+)
+def test_a_change_that_cuts_the_tunnel_is_undone_in_time(lab, wrong, allowed):
+    lab.apply(lab.config())
+    assert lab.answers()
+    verdict, seconds = change(lab, damaged(lab, allowed, **wrong()), timeout=2)
+    assert not verdict["ok"] and "no answer from the WireGuard peer" in verdict["reason"]
+    assert verdict["action"] == ("sync" if allowed == "10.88.0.0/24" else "restart")
+    assert seconds < 4
+    intact(lab, lab.config())
+
+
+def test_after_a_rollback_the_next_good_change_works(lab):
+    lab.apply(lab.config())
+    assert not change(lab, damaged(lab, Endpoint="198.18.2.77:51820"), timeout=2)[0]["ok"]
+    assert change(lab, lab.config("0.0.0.0/0"))[0]["ok"]
+    intact(lab, lab.config("0.0.0.0/0"))
+
+
+def test_a_first_tunnel_that_fails_leaves_nothing(lab):
+    verdict, _seconds = change(lab, damaged(lab, Endpoint="198.18.2.77:51820"), timeout=2)
+    assert not verdict["ok"]
+    assert lab.observe() is None and not lab.services.enabled
+    assert not os.path.exists(_tunnel.config_path(lab.store, lab.interface))
+
+
+def test_a_server_that_does_not_answer_undoes_the_change(lab):
+    lab.apply(lab.config())
+    verdict, _seconds = change(lab, lab.config("0.0.0.0/0"), prove=lambda: "the server said 502")
+    assert not verdict["ok"] and verdict["reason"] == "the server said 502"
+    intact(lab, lab.config())
+
+
+def test_the_controller_confirms_or_the_change_is_undone(lab):
+    lab.apply(lab.config())
+    verdict, seconds = change(lab, lab.config("0.0.0.0/0"), timeout=3, confirm_by="controller")
+    assert not verdict["ok"] and "did not come back over a new connection within 3 s" in verdict["reason"]
+    assert 3 <= seconds < 5
+    intact(lab, lab.config())
+
+    answers = []
+
+    def come_back():
+        while lab.store.load("pending") is None:
+            time.sleep(0.05)
+        name = lab.store.load("pending")["id"]
+        assert _tunnel.confirm(lab.store, "another change", wait=0.2) is None
+        answers.append(_tunnel.confirm(lab.store, name, wait=10))
+
+    controller = threading.Thread(target=come_back)
+    controller.start()
+    verdict, seconds = change(lab, lab.config("0.0.0.0/0"), timeout=20, confirm_by="controller")
+    controller.join()
+    assert verdict["ok"] and answers == [verdict] and seconds < 10
+    intact(lab, lab.config("0.0.0.0/0"))
+
+
+def test_a_second_change_has_to_wait(lab):
+    lab.store.save("candidate", _wgconf.render(lab.config()))
+    _tunnel.arm(lab.store, lab.interface)
+    with pytest.raises(_tunnel.TunnelError, match="another change"):
+        _tunnel.arm(lab.store, lab.interface)
+
+
+@pytest.mark.parametrize(
+    "allowed, word", [("0.0.0.0/0", "rule"), ("198.18.0.0/16, 10.88.0.0/24", "route"), ("0.0.0.0/1, 128.0.0.0/1", "route")]
+)
+def test_the_controllers_path_stays_open(lab, allowed, word):
+    lab.apply(lab.config())
+    assert lab.reaches_host()
+    config = lab.config(allowed)
+    if word == "route":  # the hub itself must stay outside as well
+        lab.must("host", "ip route replace 198.18.2.10/32 via 198.18.1.1")
+    path = _tunnel.reachability(lab.run, config, lab.interface, SSH)
+    assert path["reason"] is None and not path["through"] and path["kept"][1] == word
+    kept = path["kept"]
+    assert change(lab, config)[0]["ok"]
+    assert not lab.reaches_host(), "without a kept path the host is cut off"
+    verdict = change(lab, config, kept=kept)[0]
+    assert verdict["ok"], verdict
+    assert lab.reaches_host()
+    intact(lab, config, kept)
+    assert _tunnel.kept_path(lab.store, lab.interface) == kept
+    assert _tunnel.reachability(lab.run, config, lab.interface, SSH)["kept"] == kept, "asked again, it says the same"
+
+    lab.services.stop(_tunnel.unit_of(lab.interface))
+    assert "198.18.3.10" not in lab.must("host", "ip route show") and "from 198.18.1.10" not in lab.rules(), "it goes away with the tunnel"
+    lab.services.start(_tunnel.unit_of(lab.interface))
+    assert lab.reaches_host(), "and it comes back with it, as at boot"
+    lab.must("host", " ".join(["ip", *_tunnel._opposite(kept)]))
+    assert not lab.reaches_host()
+    assert lab.apply(config, kept).action == "sync"
+    assert lab.reaches_host(), "its drift is repaired"
+
+    verdict, _seconds = change(lab, lab.config("10.88.0.0/24"), prove=lambda: "no")
+    assert not verdict["ok"]
+    assert lab.reaches_host() and _tunnel.kept_path(lab.store, lab.interface) == kept, "it comes back with the old config"
+    assert change(lab, lab.config("10.88.0.0/24"))[0]["ok"]
+    assert _tunnel.kept_path(lab.store, lab.interface) is None and "from 198.18.1.10" not in lab.rules()
+    lab.in_namespace("host", "ip route delete 198.18.2.10/32".split())
+
+
+@pytest.mark.parametrize(
+    "allowed, ssh, kept, reason",
+    [
+        ("10.88.0.0/24", SSH, None, None),
+        ("0.0.0.0/0", "", None, None),
+        ("0.0.0.0/0", "127.0.0.1 1 127.0.0.1 22", None, None),
+        ("0.0.0.0/0", "10.88.0.1 1 10.88.0.2 22", None, "runs through"),
+        ("198.18.3.10/32", SSH, None, "no route can keep"),
+        ("198.18.0.0/16", "198.18.1.1 1 198.18.1.10 22", None, None),
+    ],
+    ids=["not captured", "no ssh", "loopback", "through the tunnel", "its own address", "a nearer route wins"],
+)
+def test_when_no_path_needs_or_can_be_kept(lab, allowed, ssh, kept, reason):
+    lab.apply(lab.config())
+    path = _tunnel.reachability(lab.run, lab.config(allowed), lab.interface, ssh)
+    assert path["kept"] == kept
+    assert reason in path["reason"] if reason else path["reason"] is None
+    assert path["through"] == (reason == "runs through")
