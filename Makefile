@@ -4,8 +4,9 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+SCENARIOS := default no_lockout
 
-.PHONY: help setup test unit integration lint clean
+.PHONY: help setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -13,14 +14,38 @@ help:  ## this list
 setup:  ## .venv, Debian packages (as root) and everything the demo and the tests need
 	@tests/setup.sh
 
+demo: setup  ## three real hosts enrolled into an embedded server, to look at
+	@tests/demo.sh
+
+demo-stop:  ## take the demo away
+	@tests/demo.sh stop
+
+test: setup lint unit sanity integration scenarios  ## everything that must pass
+
 unit: setup  ## unit and property tests
 	$(PY) -m pytest -q tests/unit
 
-integration: setup  ## modules, server, hosts and tunnels for real (root)
+integration: setup  ## modules, embedded server, test hosts and tunnels for real (root)
 	$(PY) -m pytest -q tests/integration
 
-test: setup unit integration  ## everything that must pass
+lint: setup  ## ansible-lint (production), documentation, what Galaxy would say
+	@tests/lint.sh
 
-clean:  ## remove what was built, hosts included
-	@if [ -x $(PY) ]; then $(PY) tests/hosts clean; fi
+sanity: setup  ## ansible-test sanity on the ansible-core of .venv
+	@tests/sanity.sh
+
+sanity-all: setup  ## ansible-test sanity on every ansible-core the collection supports
+	@tests/sanity.sh all
+
+scenario: setup  ## one molecule scenario on real hosts (root): make scenario NAME=default
+	molecule test -s $(NAME)
+
+scenarios: setup  ## every molecule scenario
+	@set -e; for name in $(SCENARIOS); do $(MAKE) --no-print-directory scenario NAME=$$name; done
+
+bench: setup  ## measure on real hosts, write build/bench.json
+	$(PY) tests/benchmark/bench.py
+
+clean:  ## remove what was built, hosts and images included
+	@if [ -x $(PY) ] && [ "$$(id -u)" = 0 ]; then $(PY) tests/hosts clean --images; fi
 	rm -rf build .pytest_cache .hypothesis .ansible .cache

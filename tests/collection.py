@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Lays the checkout out as Ansible and ansible-test want it, below build/.
 
   collection.py link   build/ansible_collections/callmetechie/gatecontrol: links into the checkout, for plays and pytest

@@ -11,8 +11,8 @@ class ModuleDocFragment:
 options:
   launcher:
     description:
-      - Text of the agent's launcher, C(files/gatecontrol_agent.py) of the role P(callmetechie.gatecontrol.gatecontrol#role). Its first line is replaced by the
-        interpreter found on the host.
+      - Text of the agent's launcher, C(files/gatecontrol_agent.py) of the role P(callmetechie.gatecontrol.gatecontrol#role).
+      - A first line that names the interpreter found on the host is put before it.
     type: str
   units:
     description: Text of each unit file by its absolute path.

@@ -68,8 +68,8 @@ def settings_text(settings):
 
 
 def program_digest(path, text):
-    """SHA-256 of an installed file; a script's first line is left out, since it names the interpreter found on the host."""
-    return _enrollment.digest(text.split("\n", 1)[1] if path.startswith("/" + LAUNCHER) and text.startswith("#!") else text)
+    """SHA-256 of an installed file; the launcher's first line is left out, since it names the interpreter found on the host."""
+    return _enrollment.digest(text.split("\n", 1)[1] if path == "/" + LAUNCHER and text.startswith("#!") else text)
 
 
 def wanted(params, sources):
@@ -137,7 +137,10 @@ class Agent:
         return _tunnel.observe(self.run, self.interface, self.store.root, _tunnel.kept_path(self.store, self.interface))
 
     def connection(self, running):
-        """What the tunnel is like: {"status": connected|reconnecting|disconnected|error, "handshake_age": seconds or None, "rx_bytes", "tx_bytes"}."""
+        """What the tunnel is like: {"status", "handshake_age", "rx_bytes", "tx_bytes"}.
+
+        status: connected, reconnecting, disconnected or error (no peer); handshake_age in seconds, None where there was none.
+        """
         if running is None:
             return {"status": "disconnected", "handshake_age": None, "rx_bytes": 0, "tx_bytes": 0}
         peers = running.peers.values()
@@ -152,7 +155,8 @@ class Agent:
     def beat(self, check=True, now=False):
         """Report to the server and ask for a new config when that is due; returns what `show` shows.
 
-        check: whether the config may be asked for; now: even if it is not due, and if an offer was refused before. What went wrong stands in the result's "error" ({kind, text}); nothing is raised but AgentError.
+        check: whether the config may be asked for; now: even if it is not due, and if an offer was refused before.
+        What went wrong stands in the result's "error" ({kind, text}); nothing is raised but AgentError.
         """
         self.check_identity()
         state = self.store.load("state") or {}
@@ -228,7 +232,8 @@ class Agent:
         config = _wgconf.parse(offered, allow_hooks=bool(policy.get("allow_hooks")))
         config = _wgconf.override(config, **{key: policy.get(key) for key in (
             "allowed_ips", "dns", "mtu", "table", "fwmark", "listen_port", "persistent_keepalive")})
-        _wgconf.check_policy(config, endpoints=policy.get("allow_endpoints"), allowed_ips=policy.get("allow_allowed_ips"), dns=policy.get("allow_dns"))
+        bounds = {"endpoints": "allow_endpoints", "allowed_ips": "allow_allowed_ips", "dns": "allow_dns"}
+        _wgconf.check_policy(config, **{key: policy.get(option) for key, option in bounds.items()})
         return _wgconf.render(config)
 
     def reachability(self, text, ssh_connection):
@@ -297,7 +302,7 @@ class Agent:
         """Compare the host with what a play wants; one request to the server, nothing is changed.
 
         wanted: {"state", "interface", "settings": SHA-256 of settings_text, "files": {path: SHA-256 as program_digest}, "token": SHA-256 or None,
-        "url", "check": bool}. Returns {"in_sync": bool, "drift": [text], "host": what a play needs to go on, "tunnel": …, "server": …} and what show shows.
+        "url", "check": bool}. Returns {"in_sync": bool, "drift": [text], "host": what a play needs to go on, "tunnel", "server"} and what show shows.
         """
         drift = []
         state = self.store.load("state") or {}
@@ -431,7 +436,8 @@ def metrics(shown):
     lines = []
     for name, kind, words, value in values:
         if value is not None:
-            lines += ["# HELP gatecontrol_%s %s" % (name, words), "# TYPE gatecontrol_%s %s" % (name, kind), "gatecontrol_%s%s %s" % (name, labels, value)]
+            name = "gatecontrol_" + name
+            lines += ["# HELP %s %s" % (name, words), "# TYPE %s %s" % (name, kind), "%s%s %s" % (name, labels, value)]
     return "\n".join(lines) + "\n"
 
 

@@ -113,4 +113,4 @@ class Store:
 
     def drop(self, *names):
         """Remove named files; True if any was there."""
-        return any([remove_file(self.path(name)) for name in names])
+        return sum(remove_file(self.path(name)) for name in names) > 0

@@ -40,7 +40,7 @@ class Installation:
 
     def __init__(self, agent, launcher, units, settings, python=None):
         self.agent, self.store = agent, agent.store
-        program = "#!%s -IS\n%s" % (interpreter(agent.run, python), launcher.split("\n", 1)[1])
+        program = "#!%s -IS\n%s" % (interpreter(agent.run, python), launcher)
         self.files = {_agent.LIBRARY_FILE % name: (text, 0o644) for name, text in sources().items()}
         self.files["/" + _agent.LAUNCHER] = (program, 0o755)
         self.files.update({path: (text, 0o644) for path, text in (units or {}).items()})

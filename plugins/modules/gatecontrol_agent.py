@@ -9,12 +9,13 @@ module: gatecontrol_agent
 short_description: The agent is installed on a host, its timer runs, or both are gone
 version_added: 1.0.0
 description:
-  - Installs the agent that beats, watches over the config and answers M(callmetechie.gatecontrol.gatecontrol_host_info). Its library is the collection's own code.
+  - Installs the agent that beats, watches over the config and answers M(callmetechie.gatecontrol.gatecontrol_host_info).
+    Its library is the collection's own code.
   - V(absent) takes away everything the collection keeps on the host, the enrollment and its token included, but not the tunnel
     (M(callmetechie.gatecontrol.gatecontrol_tunnel)) nor the peer on the server.
   - Needs systemd.
 author:
-  - callmetechie.gatecontrol contributors
+  - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
   - callmetechie.gatecontrol.installation
   - callmetechie.gatecontrol.attributes

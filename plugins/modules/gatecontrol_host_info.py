@@ -13,7 +13,7 @@ description:
   - It is an action that runs the agent which is already on the host. Only where there is none, or it is damaged or of another release, the module of the same
     name is sent, which carries the same code.
 author:
-  - callmetechie.gatecontrol contributors
+  - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
   - callmetechie.gatecontrol.installation
   - callmetechie.gatecontrol.attributes.info

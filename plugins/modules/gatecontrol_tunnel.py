@@ -11,12 +11,12 @@ version_added: 1.0.0
 description:
   - Compares the config with what runs and takes the smallest step between them. Nothing where nothing differs, a live C(wg syncconf) and the routes where
     only peers differ, a restart of C(wg-quick@) otherwise.
-  - Every step has to be proven by an answer of the WireGuard peer and, on an enrolled host, of the server. If it is not, the config and the interface of before
-    come back and the task fails with the reason.
-  - Over SSH the step is taken by a unit of the agent on the host, and the controller has to come back over a new connection to confirm it. So a change that cuts the
-    controller off is undone by the host itself. Without the agent, and over other connections, the proof alone decides.
+  - Every step has to be proven by an answer of the WireGuard peer and, on an enrolled host, of the server. If it is not, the config and the
+    interface of before come back and the task fails with the reason.
+  - Over SSH the step is taken by a unit of the agent on the host, and the controller has to come back over a new connection to confirm it.
+    So a change that cuts the controller off is undone by the host itself. Without the agent, and over other connections, the proof alone decides.
 author:
-  - callmetechie.gatecontrol contributors
+  - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
   - callmetechie.gatecontrol.attributes
 options:
@@ -93,7 +93,7 @@ kept:
   elements: str
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _options, _services, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _options, _tunnel, _wgconf
 
 
 def gone(module, agent, interface, absent):
@@ -119,7 +119,7 @@ def work(module):
     if params["state"] != "up":
         return gone(module, agent, interface, params["state"] == "absent")
     if not agent.services.available():
-        raise _agent.AgentError("systemd is not running on this host, and the tunnel is run by wg-quick@.service; use a host that is booted with systemd", "settings")
+        raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd", "settings")
     agent.settings["keep_reachable"] = params["keep_reachable"]
     path = _tunnel.config_path(agent.store, interface)
     live, candidate = _enrollment.read_text(path), agent.store.text("candidate") if params["staged"] else None
