@@ -177,7 +177,7 @@ class Agent:
             state["last_beat"] = now
             if state.get("reported") is None:
                 state["reported"] = link["status"]
-            elif state["reported"] != link["status"]:
+            elif state["reported"] != link["status"] and not self.store.load("pending"):
                 api.status(peer, link["status"], timestamp(now))
                 state["reported"] = link["status"]
             due = at_once or now - state.get("last_check", 0) >= self.settings.get("sync_interval", 300) - 5
@@ -222,9 +222,16 @@ class Agent:
         policy: options of _options.POLICY, the settings' own unless given.
         """
         text = self.rendered(offered, policy)
+        self.wait_idle()
         self.store.save("offered", offered)
         self.store.save("candidate", text)
         return text
+
+    def wait_idle(self):
+        """Wait until no change is under way, so that its candidate is not replaced; one that died is left to whoever arms next."""
+        end = time.monotonic() + 120
+        while time.monotonic() < min(end, (self.store.load("pending") or {}).get("deadline", 0) + 30):
+            self.sleep(0.5)
 
     def rendered(self, offered, policy=None):
         """The file that belongs to a server's text under a local policy. Raises ConfigError."""
@@ -265,9 +272,10 @@ class Agent:
     def accept(self):
         """Record the config that was proven: what the server issued and what was written."""
         offered = self.store.text("offered")
-        if offered is not None:
-            self.store.save("issued", offered)
-        self.enrollment["hash"] = _enrollment.digest(self.store.text("issued") or "")
+        if offered is None or not self.enrollment.get("peer_id"):
+            return
+        self.store.save("issued", offered)
+        self.enrollment["hash"] = _enrollment.digest(offered)
         self.enrollment["file_hash"] = _enrollment.digest(_enrollment.read_text(self.config_path) or "")
         self.store.save("enrollment", self.enrollment)
         state = self.store.load("state") or {}
@@ -318,6 +326,8 @@ class Agent:
             self._compare_services(drift, state)
             if wanted.get("check", True) and not drift:
                 answer["server"] = self._ask(state, drift)
+        if answer["pending"]:
+            drift.append("a change of the tunnel is under way")
         answer["in_sync"] = not drift
         answer["host"]["needs"] = self.needs() if drift and running is None and wanted.get("state") != "absent" else []
         return answer
@@ -443,7 +453,7 @@ def metrics(shown):
 
 # ---------------------------------------------------------------- the command line
 
-COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "recover": 0}  # name -> words that follow
+COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0}  # name -> words that follow
 
 
 def command(agent, name, words, as_json=False):
@@ -457,8 +467,10 @@ def command(agent, name, words, as_json=False):
         if name == "checked":
             agent.store.save("state", dict(agent.store.load("state") or {}, last_check=agent.now()))
             return 0, None
-        if name == "recover":
-            verdict = _tunnel.recover(agent.run, agent.services, agent.store, accept=agent.accept)
+        if name in ("recover", "restore"):
+            if name == "restore" and agent.services.stopping():
+                return 0, None  # the boot that follows recovers
+            verdict = _tunnel.recover(agent.run, agent.services, agent.store, live=name == "restore", accept=agent.accept)
             return 0, verdict and verdict["reason"]
         if name == "apply":
             verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}

@@ -31,6 +31,10 @@ class Systemd:
         answers = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in out.strip("\n").split("\n\n")]
         return dict(zip(units, answers))
 
+    def stopping(self):
+        """Whether the machine is going down."""
+        return self._run(["systemctl", "is-system-running"])[1].strip() == "stopping"
+
     def start(self, *units, limit=30):
         """Start and wait up to `limit` seconds; an error carries what the first unit wrote. A longer start goes on in the background."""
         try:

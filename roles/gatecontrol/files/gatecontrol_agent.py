@@ -9,7 +9,8 @@
   gatecontrol-agent verify WANTED      compare the host with what a play wants (base64 of JSON); changes nothing
   gatecontrol-agent confirm ID         the controller came back: confirm the change under way and wait for its verdict
   gatecontrol-agent checked            the controller asked the server for this host: note the time
-  gatecontrol-agent apply | recover    the work of the units that change the tunnel, and of the one that restores it at boot
+  gatecontrol-agent apply | restore    the work of the unit that changes the tunnel, and what it does if it is killed
+  gatecontrol-agent recover            the work of the unit that restores the last good config at boot
 
 Exit status: 0 all is well, 1 something is not, 2 wrong usage.
 """
