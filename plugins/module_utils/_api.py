@@ -8,6 +8,7 @@ This module util is PRIVATE to the collection; it may change without notice.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import random
@@ -27,6 +28,9 @@ PAGE = 250  # peers in one page, the most the server gives
 # Releases whose POST /client/register ends in 500 for every token, after having made the peer.
 REGISTER_BROKEN = ((1, 50, 13), (1, 118, 2))
 OTHER_WAYS = "give gatecontrol_peers_token, or a client token bound to a peer together with gatecontrol_peer_id"
+IDLE = 2.0     # seconds a connection may rest before it is used again; the server closes it after five
+LARGEST = 2 ** 23  # bytes of an answer; a full page of peers has 200,000
+UNNAMED_WAIT = 60  # seconds, after a 429 that does not say how long
 
 # How the server is reached where an option says nothing; times in seconds.
 DEFAULTS = {"validate_certs": True, "timeout": 15, "max_wait": 60, "allow_http": False, "auth_header": "authorization"}
@@ -36,8 +40,8 @@ TOKEN_HEADERS = {"authorization": ("Authorization", "Bearer "), "x-api-token": (
 class ApiError(Exception):
     """A request that did not succeed. The text is one sentence for a person; kind, status and details are for a program.
 
-    kinds: auth scope user_disabled unbound wrong_peer bound_elsewhere licence machine_binding forbidden invalid invalid_name not_found
-    endpoint_missing conflict rate_limited server register_broken uncertain network tls redirect protocol options
+    kinds: auth scope user_disabled unbound wrong_peer bound_elsewhere licence machine_binding forbidden invalid invalid_name name_taken not_found
+    endpoint_missing conflict rate_limited server register_broken uncertain network proxy tls redirect protocol options
     """
 
     def __init__(self, message, kind, status=None, sent=False, **details):
@@ -69,13 +73,13 @@ def cleaned_name(hostname):
     return re.sub(r"[^A-Za-z0-9_.-]", "_", hostname)[:50]
 
 
-def check_name(name):
-    """Return the peer name the server would give; raise ApiError (invalid_name) where it would refuse."""
-    cleaned = cleaned_name(name)
-    if not re.match(r"[A-Za-z0-9]", cleaned):
-        raise ApiError("the server would refuse the host name %r: a peer's name starts with an ASCII letter or a digit; "
-                       "set gatecontrol_name to another name" % name, "invalid_name")
-    return cleaned
+def check_name(name, exact=False):
+    """The name the server gives a peer: of a host name that registers, or exactly this one. Raises ApiError (invalid_name) where it would refuse."""
+    given = name if exact else cleaned_name(name)
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}", given) or given.endswith(" "):
+        raise ApiError("the server would refuse the name %r: it takes 1 to 63 ASCII letters, digits, dots, underscores, hyphens and blanks, a letter or digit "
+                       "first; set gatecontrol_name to such a name" % name, "invalid_name")
+    return given
 
 
 def release(version):
@@ -90,13 +94,15 @@ def register_broken(version):
 
 def normal_url(url):
     """A server's URL in one spelling: lower-case scheme and host, no default port, no trailing slash."""
-    parts = urllib.parse.urlsplit(url)
+    wrong = ApiError("the URL %r is not of the form https://gate.example.com; correct gatecontrol_url" % url.split("@")[-1], "options")
     try:
+        parts = urllib.parse.urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ApiError("the URL %r has no valid port; set gatecontrol_url to a form such as https://gate.example.com" % url, "options")
-    if parts.scheme.lower() not in ("https", "http") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ApiError("the URL %r is not of the form https://gate.example.com; set gatecontrol_url" % url.split("@")[-1], "options")
+        raise wrong
+    if not re.fullmatch("[!-~]+", url) or parts.scheme.lower() not in ("https", "http") or not parts.hostname or "@" in parts.netloc \
+            or parts.query or parts.fragment:
+        raise wrong
     host = "[%s]" % parts.hostname if ":" in parts.hostname else parts.hostname
     if port and port != {"https": 443, "http": 80}[parts.scheme.lower()]:
         host += ":%d" % port
@@ -130,47 +136,54 @@ class HttpTransport:
         self.url = normal_url(options["url"])
         self.parts = urllib.parse.urlsplit(self.url)
         self.options = options
-        self.connection = None
+        self.connection, self.used = None, 0.0
+        self.via = self._proxy()
         if self.parts.scheme == "http" and not is_loopback(self.parts.hostname) and not options["allow_http"]:
             raise ApiError("refusing to send a token over plain http to %s; use https, or set gatecontrol_allow_http "
                            "where the network itself is trusted" % self.parts.netloc, "options")
 
+    def _proxy(self):
+        """The proxy's split URL, None where the server is reached without one."""
+        proxy = self.options.get("proxy")
+        if not proxy or is_excluded(self.parts.hostname, self.options.get("no_proxy")):
+            return None
+        try:
+            via = urllib.parse.urlsplit(proxy if "//" in proxy else "http://" + proxy)
+            if via.scheme == "http" and via.hostname and via.port != 0:
+                return via
+        except ValueError:
+            pass
+        raise ApiError("the proxy %r is not of the form http://proxy.example.com:3128; correct gatecontrol_proxy" % proxy.split("@")[-1], "options")
+
     def _context(self):
-        context = ssl.create_default_context()
-        if not self.options["validate_certs"]:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         what = "ca_path"
         try:
-            if self.options.get("ca_path"):
-                context = ssl.create_default_context(cafile=self.options["ca_path"])
-            what = "client_cert and client_key"
+            context = ssl.create_default_context(cafile=self.options.get("ca_path"))
+            if not self.options["validate_certs"]:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            what = "client_cert or client_key"
             if self.options.get("client_cert"):
                 context.load_cert_chain(self.options["client_cert"], self.options.get("client_key"))
         except (OSError, ValueError) as err:
-            raise ApiError("the certificate file given by %s cannot be used: %s; correct the path" % (what, err), "options")
+            raise ApiError("the file given as gatecontrol_%s cannot be used: %s; it has to be a readable PEM file" % (what, err), "options")
         return context
 
     def _connect(self):
-        host, port = self.parts.hostname, self.parts.port
-        secure = self.parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        extra = {"context": self._context()} if secure else {}
-        proxy = self.options.get("proxy")
-        if proxy and not is_excluded(host, self.options.get("no_proxy")):
-            via = urllib.parse.urlsplit(proxy if "//" in proxy else "http://" + proxy)
-            if via.scheme != "http" or not via.hostname:
-                raise ApiError("the proxy %r is not of the form http://proxy.example.com:3128; set gatecontrol_proxy"
-                               % proxy.split("@")[-1], "options")
+        host, port, secure = self.parts.hostname, self.parts.port, self.parts.scheme == "https"
+        kind, extra = http.client.HTTPConnection, {"timeout": self.options["timeout"]}
+        if secure:
+            kind, extra["context"] = http.client.HTTPSConnection, self._context()
+        if self.via:
             headers = {}
-            if via.username:
-                login = "%s:%s" % (urllib.parse.unquote(via.username), urllib.parse.unquote(via.password or ""))
+            if self.via.username:
+                login = "%s:%s" % (urllib.parse.unquote(self.via.username), urllib.parse.unquote(self.via.password or ""))
                 headers["Proxy-Authorization"] = "Basic " + base64.b64encode(login.encode("utf-8")).decode("ascii")
-            self.connection = kind(via.hostname, via.port or 3128, timeout=self.options["timeout"], **extra)
+            self.connection = kind(self.via.hostname, self.via.port or 3128, **extra)
             # A tunnel for http as well: the proxy then never sees a token it could log.
             self.connection.set_tunnel(host, port or (443 if secure else 80), headers)
         else:
-            self.connection = kind(host, port, timeout=self.options["timeout"], **extra)
+            self.connection = kind(host, port, **extra)
         self.connection.connect()
 
     def close(self):
@@ -186,99 +199,152 @@ class HttpTransport:
             response = self._exchange(method, path, headers, body)
             if response.status not in (301, 302, 303, 307, 308):
                 return response
-            target = urllib.parse.urljoin(origin + path, response.headers.get("location", ""))
-            there = urllib.parse.urlsplit(target)
-            if method != "GET" or (there.scheme, there.netloc) != (self.parts.scheme, self.parts.netloc):
-                raise ApiError("%s answered with a redirect to %s, which is not followed so that the token stays with this server; "
-                               "set gatecontrol_url to the right address" % (self.url, there.netloc or target), "redirect", response.status)
-            path = target[len(origin):]
+            target = urllib.parse.urldefrag(urllib.parse.urljoin(origin + path, response.headers.get("location", ""))).url
+            if method != "GET" or not (target + "/").startswith(origin + "/"):
+                raise ApiError("%s answered with a redirect to %s, which is not followed so that the token stays with this server; correct "
+                               "gatecontrol_url" % (self.url, _shown(target.split("?")[0])), "redirect", response.status)
+            path = target[len(origin):] or "/"
         raise ApiError("%s redirects in a circle; check its reverse proxy" % self.url, "redirect", response.status)
 
     def _exchange(self, method, path, headers, body):
-        reused = self.connection is not None
+        if time.monotonic() - self.used > IDLE:
+            self.close()
         sent = False
         try:
-            if not reused:
+            if self.connection is None:
                 self._connect()
             sent = True
             self.connection.request(method, path, body, headers)
             answer = self.connection.getresponse()
-            text = answer.read().decode("utf-8", "surrogateescape")
+            text = self._read(answer).decode("utf-8", "replace")
             if answer.getheader("connection", "").lower() == "close":
                 self.close()
+            self.used = time.monotonic()
             return Response(answer.status, {key.lower(): value for key, value in answer.getheaders()}, text)
         except ssl.SSLError as err:
             self.close()
             raise ApiError("no trusted connection to %s: %s; check its certificate and gatecontrol_ca_path"
                            % (self.url, getattr(err, "verify_message", "") or err.reason or err), "tls", sent=sent)
-        except (OSError, http.client.HTTPException) as err:
+        except (OSError, http.client.HTTPException, UnicodeError) as err:
             self.close()
-            if reused and isinstance(err, (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)) and method == "GET":
-                return self._exchange(method, path, headers, body)  # an idle connection that the server had closed
-            raise ApiError("no answer from %s: %s; check the address, the network and the server"
-                           % (self.url, err or type(err).__name__), "network", sent=sent)
+            refused = re.match(r"Tunnel connection failed: 4\d\d", str(err))
+            raise ApiError("no answer from %s%s: %s; check %s" % (
+                self.url, " through the proxy %s" % self.via.netloc.split("@")[-1] if self.via else "", _shown(str(err)) or type(err).__name__,
+                "gatecontrol_proxy, its user and password" if refused else "the address, the network and the server"),
+                "proxy" if refused else "network", sent=sent)
+
+    def _read(self, answer):
+        """The body; in small parts, so that neither an endless nor a creeping answer holds a host up."""
+        end, parts, size = time.monotonic() + max(self.options["timeout"], self.options["max_wait"]), [], 0
+        while True:
+            part = answer.read(64 if size < 4096 else 4096)
+            parts.append(part)
+            size += len(part)
+            if not part and answer.length:
+                raise http.client.IncompleteRead(b"".join(parts), answer.length)
+            if not part:
+                return b"".join(parts)
+            if size > LARGEST or time.monotonic() > end:
+                raise OSError("the answer is too %s" % ("large" if size > LARGEST else "slow"))
 
 
 # ---------------------------------------------------------------- what an answer means
 
-def _says(body, text):
-    words = body.get("error")
-    return (words if isinstance(words, str) else text[:200].replace("\n", " ").strip()) or "no text"
+def _shown(text):
+    """A foreign text as it may stand in a message: one line, no control characters, not too long."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())[:300]
+
+
+def _says(body, response):
+    """The server's own words. Never the raw answer, which may hold a config."""
+    title = re.search(r"<title>([^<]+)", response.text)
+    words = body.get("error") if isinstance(body.get("error"), str) else title and title.group(1)
+    return _shown(words or "") or http.client.responses.get(response.status, "no reason")
+
+
+def _seconds(headers):
+    """How long a 429 says to wait."""
+    for name in ("retry-after", "ratelimit-reset"):
+        if re.fullmatch(r"\d{1,6}", headers.get(name, "")):
+            return int(headers[name])
+    return UNNAMED_WAIT
+
+
+# 403: what the server says -> kind, advice. The first that fits counts; the texts are fixed English, except for the fingerprint's.
+FORBIDDEN = (
+    ("permission for this resource", "scope", "the token needs the scope %(scope)s: create one that has it"),
+    ("forbidden for token", "scope", "no token may do this, only a login in the web interface"),
+    ("user account is disabled", "user_disabled", "enable the user the token belongs to, or use another user's token"),
+    ("not bound to a peer", "unbound", "the peer was deleted, or this token never had one: run the play with a secret for this host to enroll it again"),
+    ("not authorized for this peer", "wrong_peer", "the token belongs to another peer: give this host a token of its own"),
+    ("bound to a different peer", "bound_elsewhere", "two hosts registered with one token: give each host a token of its own"),
+    ("different machine", "machine_binding", "if this host was rebuilt or got a new machine id, reset the token's machine binding in the web interface"),
+    ("fingerprint", "machine_binding", "the server binds tokens to machines: send machine_fingerprint, 64 lower-case hex digits"),
+)
 
 
 def explain(what, path, response, body):
     """The ApiError of an answer that is no success. what: the action in words, such as "reading the config"."""
-    status, words = response.status, _says(body, response.text)
+    status, words, client = response.status, _says(body, response), path.startswith(CLIENT)
+    low = words.lower()
 
     def error(kind, advice, **details):
         return ApiError("%s failed: the server says \"%s\" (%d); %s" % (what, words, status, advice), kind, status, **details)
 
-    low = words.lower()
     if status == 401:
         return error("auth", "check that the token is complete, not expired and not revoked")
+    if status == 403 and "feature" in body:
+        numbers = {key: body[key] for key in ("feature", "current", "limit") if key in body}
+        have = " (%s: %s of %s in use)" % (body["feature"], body["current"], body["limit"]) if len(numbers) == 3 else " (%s)" % body["feature"]
+        return error("licence", "the server's licence does not cover it%s: remove peers or extend the licence" % have, **numbers)
     if status == 403:
-        if "feature" in body:
-            numbers = {key: body[key] for key in ("feature", "current", "limit") if key in body}
-            have = " (%s of %s in use)" % (body["current"], body["limit"]) if "limit" in body and "current" in body else ""
-            return error("licence", "the server's licence does not cover it%s: remove peers or extend the licence" % have, **numbers)
-        if "permission for this resource" in low or low.startswith("forbidden for token"):
-            return error("scope", "the token needs the scope \"%s\"" % ("client" if path.startswith(CLIENT) else "peers")
-                         + (" (\"peers\" on the 1.5.2 era)" if path.startswith(CLIENT) else ""))
-        if "user account is disabled" in low:
-            return error("user_disabled", "enable the user the token belongs to, or use another user's token")
-        if "not bound to a peer" in low:
-            return error("unbound", "the peer was deleted or the token never registered: run the play with a token to enroll again")
-        if "not authorized for this peer" in low:
-            return error("wrong_peer", "the token belongs to another host's peer: give this host a token of its own")
-        if "bound to a different peer" in low:
-            return error("bound_elsewhere", "two hosts registered with one token: give each host a token of its own")
-        if "fingerprint" in low or "different machine" in low or "machine" in low:
-            return error("machine_binding", "the token is bound to a machine: if this host was rebuilt, reset the token's binding in the web interface")
+        scope = "client (peers on the 1.5.2 era)" if client else "peers"
+        for text, kind, advice in FORBIDDEN:
+            if text in low:
+                return error(kind, advice.replace("%(scope)s", scope))
         return error("forbidden", "check the token's rights in the web interface")
+    if status == 404 and "ok" in body:
+        return error("not_found", "the peer was deleted: run the play with a secret for this host to enroll it again" if client
+                     else "there is no peer with this number: correct peer_id")
     if status == 404:
-        if "ok" in body:
-            return error("not_found", "the peer was deleted: run the play with a token to enroll again")
-        return error("endpoint_missing", "this server's release has no %s" % path.split("?")[0])
-    if status == 409:
-        return error("conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet")
+        return error("endpoint_missing", "either this release has no %s, or gatecontrol_url is not a GateControl server" % path.split("?")[0])
     if status == 429:
-        after = response.headers.get("retry-after", "")
-        seconds = int(after) if after.isdigit() else int(response.headers.get("ratelimit-reset", "0") or 0)
+        seconds = _seconds(response.headers)
         return error("rate_limited", "come back in %d s" % seconds, retry_after=seconds)
+    if status in (400, 409) and "no available ip" in low:
+        return error("conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet")
+    if status == 409:
+        return error("conflict", "change what it names in the web interface first")
+    if status == 400 and "fingerprint" in low:
+        return error("machine_binding", "machine_fingerprint has to be 64 lower-case hex digits")
+    if status == 400 and "already exists" in low:
+        return error("name_taken", "it was made by somebody else a moment ago: run again")
+    if status == 400 and "name" in low:
+        return error("invalid_name", "set gatecontrol_name to 1-63 letters, digits, dots, underscores or hyphens that start with a letter or digit")
     if status == 400:
-        if "fingerprint" in low:
-            return error("machine_binding", "machine_fingerprint has to be 64 lower-case hex digits")
-        if "name" in low:
-            return error("invalid_name", "set gatecontrol_name to 1-63 letters, digits, dots, underscores or hyphens that start with a letter or digit")
-        if "no " in low and ("ip" in low.split() or "address" in low):
-            return error("conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet")
         return error("invalid", "correct the value named there", **({"fields": body["fields"]} if "fields" in body else {}))
     if status >= 500:
         return error("server", "look into the server's log and run again")
-    return error("protocol", "check that gatecontrol_url is a GateControl server")
+    return error("protocol", "check gatecontrol_url and what stands between")
 
 
 # ---------------------------------------------------------------- the API
+
+@contextlib.contextmanager
+def _once_only(name, advice=""):
+    """Around a request that makes a peer: an error that leaves open whether it was made becomes ApiError uncertain."""
+    try:
+        yield
+    except ApiError as err:
+        if err.kind in ("server", "protocol") or (err.kind in ("network", "tls") and err.sent):
+            raise ApiError("%s; the peer %s may have been made all the same%s" % (err, name, advice), "uncertain", err.status, True, cause=err.kind)
+        raise
+
+
+def _suspect(fields):
+    """What most likely was wrong where the server fails on a peer's fields: it does not check the group."""
+    return "; most likely there is no group %s: correct group_id" % fields["group_id"] if fields.get("group_id") else ""
+
 
 class Api:
     """A GateControl server as one token sees it.
@@ -298,7 +364,11 @@ class Api:
         if options.get("token"):
             name, prefix = TOKEN_HEADERS[options["auth_header"]]
             self.headers[name] = prefix + options["token"]
-        identity = identity or {}
+        identity = dict(identity or {})
+        if not re.fullmatch("([0-9a-f]{64})?", identity.get("fingerprint") or ""):
+            raise ApiError("machine_fingerprint is not 64 lower-case hex digits; correct it", "options")
+        if not re.fullmatch("[ -~]*", identity.get("platform") or ""):
+            raise ApiError("client_platform is not plain ASCII, such as linux or windows; correct it", "options")
         for header, key in (("X-Client-Version", "version"), ("X-Client-Platform", "platform"), ("X-Machine-Fingerprint", "fingerprint")):
             if identity.get(key):
                 self.headers[header] = identity[key]
@@ -319,8 +389,8 @@ class Api:
                 return self._once(what, method, path, headers, payload)
             except ApiError as err:
                 if err.kind == "rate_limited":
-                    pause = err.details["retry_after"] + self.jitter(0, 1)
-                elif err.kind in ("server", "network", "protocol") and (repeat or (err.kind == "network" and not err.sent)):
+                    pause = max(err.details["retry_after"], 1) + self.jitter(0, 1)
+                elif err.kind in ("server", "network") and (repeat or (err.kind == "network" and not err.sent)):
                     pause, delay = delay * self.jitter(0.8, 1.2), min(delay * 1.5, 60.0)
                 else:
                     raise
@@ -333,12 +403,12 @@ class Api:
         response = self.transport.request(method, path, headers, payload)
         try:
             body = json.loads(response.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if response.status < 300:
             if not isinstance(body, dict) or body.get("ok") is not True:
-                raise ApiError("%s failed: the answer of %s is not the JSON of a GateControl server (%s); check gatecontrol_url and what "
-                               "stands between" % (what, self.transport.url, response.text[:60].replace("\n", " ") or "empty"),
+                raise ApiError("%s failed: the answer of %s is not the JSON of a GateControl server (%d bytes of %s); check gatecontrol_url and what "
+                               "stands between" % (what, self.transport.url, len(response.text), _shown(response.headers.get("content-type", "no type"))),
                                "protocol", response.status, sent=True)
             return response.status, body
         raise explain(what, path, response, body if isinstance(body, dict) else {})
@@ -347,7 +417,7 @@ class Api:
 
     def ping(self):
         """{"version": str, "timestamp": ISO-8601 UTC}"""
-        return self.call("asking the server", "GET", CLIENT + "/ping")[1]
+        return self._checked("asking the server", self.call("asking the server", "GET", CLIENT + "/ping")[1], version=str, timestamp=str)
 
     def permissions(self):
         """What the token may do: {"permissions": {…: bool}, "scopes": [str]}; releases since 1.6.1."""
@@ -359,14 +429,9 @@ class Api:
         Raises ApiError uncertain where it is open whether the peer was made.
         """
         body = {"hostname": hostname, "platform": platform, "clientVersion": version}
-        try:
+        with _once_only(cleaned_name(hostname)):
             status, answer = self.call("registering %s" % hostname, "POST", CLIENT + "/register", body, repeat=False)
-        except ApiError as err:
-            if err.kind in ("server", "protocol") or (err.kind in ("network", "tls") and err.sent):
-                raise ApiError("%s; the peer %s may have been made all the same" % (err, cleaned_name(hostname)), "uncertain", err.status, True,
-                               cause=err.kind)
-            raise
-        return status == 201, self._checked("registering", answer, ("peerId", "peerName", "config", "hash"))
+        return status == 201, self._checked("registering %s" % hostname, answer, peerId=int, peerName=str, config=str, hash=str)
 
     def config(self, peer_id):
         """{"config": str, "hash": 64 hex, "peerName": str}"""
@@ -384,7 +449,7 @@ class Api:
     def heartbeat(self, peer_id, **values):
         """Send a heartbeat (connected bool, rxBytes and txBytes in bytes, uptime in seconds, hostname); returns peerEnabled, None before 1.33.0."""
         answer = self.call("sending the heartbeat of peer %s" % peer_id, "POST", CLIENT + "/heartbeat", dict(values, peerId=peer_id))[1]
-        return answer.get("peerEnabled")
+        return answer["peerEnabled"] if isinstance(answer.get("peerEnabled"), bool) else None
 
     def status(self, peer_id, status, timestamp):
         """Report a status event; each one is a row in the server's activity log, so it is not repeated blindly."""
@@ -393,7 +458,8 @@ class Api:
 
     def peer_info(self, peer_id):
         """{"id", "name", "enabled" bool, "expiresAt" str or None, "createdAt" "YYYY-MM-DD HH:MM:SS" UTC}; releases since 1.6.1."""
-        return self.call("reading peer %s" % peer_id, "GET", CLIENT + "/peer-info", query={"peerId": peer_id})[1]["peer"]
+        what = "reading peer %s" % peer_id
+        return self._checked(what, self.call(what, "GET", CLIENT + "/peer-info", query={"peerId": peer_id})[1], peer=dict)["peer"]
 
     # -- peers API
 
@@ -401,7 +467,8 @@ class Api:
         """Every peer, page by page as they are asked for: the server gives no total, so the last page is the one that is not full."""
         offset = 0
         while True:
-            page = self.call("listing the peers", "GET", PEERS, query={"limit": PAGE, "offset": offset})[1].get("peers") or []
+            answer = self.call("listing the peers", "GET", PEERS, query={"limit": PAGE, "offset": offset})[1]
+            page = self._checked("listing the peers", answer, peers=list)["peers"]
             for peer in page:
                 yield peer
             if len(page) < PAGE:
@@ -414,38 +481,46 @@ class Api:
 
     def peer(self, peer_id):
         """One peer's record."""
-        return self.call("reading peer %s" % peer_id, "GET", "%s/%d" % (PEERS, peer_id))[1]["peer"]
+        what = "reading peer %s" % peer_id
+        return self._checked(what, self.call(what, "GET", "%s/%d" % (PEERS, peer_id))[1], peer=dict)["peer"]
 
     def create_peer(self, name, **fields):
         """Make a peer; returns its record, private key included. Never sent twice: raises ApiError uncertain where it is open if it was made."""
-        try:
-            return self.call("creating the peer %s" % name, "POST", PEERS, dict(fields, name=name), repeat=False)[1]["peer"]
-        except ApiError as err:
-            if err.kind in ("server", "protocol") or (err.kind in ("network", "tls") and err.sent):
-                raise ApiError("%s; the peer %s may have been made all the same: the next run finds it by its name" % (err, name),
-                               "uncertain", err.status, True, cause=err.kind)
-            raise
+        what = "creating the peer %s" % name
+        with _once_only(name, _suspect(fields) or ": the next run finds it by its name"):
+            return self._checked(what, self.call(what, "POST", PEERS, dict(fields, name=name), repeat=False)[1], peer=dict)["peer"]
 
     def update_peer(self, peer_id, fields):
-        """Change fields of a peer; those left out stay. A 500 here means a value the server does not check (dns, group), so it is not repeated."""
-        path = "%s/%d" % (PEERS, peer_id)
-        return self.call("changing peer %s" % peer_id, "PUT", path, fields, repeat=False)[1]
+        """Change fields of a peer; those left out stay."""
+        try:
+            self.call("changing peer %s" % peer_id, "PUT", "%s/%d" % (PEERS, peer_id), fields, repeat=not _suspect(fields))
+        except ApiError as err:
+            if err.kind == "server" and _suspect(fields):
+                raise ApiError("%s%s" % (err, _suspect(fields)), "invalid", err.status)
+            raise
 
     def delete_peer(self, peer_id):
         """Delete a peer; its tokens stay and are unbound."""
-        self.call("deleting peer %s" % peer_id, "DELETE", "%s/%d" % (PEERS, peer_id))
+        try:
+            self.call("deleting peer %s" % peer_id, "DELETE", "%s/%d" % (PEERS, peer_id))
+        except ApiError as err:
+            if err.kind != "not_found":  # as after an answer that was lost
+                raise
 
     def peer_config(self, peer_id):
         """{"config": str, "hash": 64 hex, "name": str}: the hash is made here, since this answer has none."""
         answer = self.call("reading the config of peer %s" % peer_id, "GET", "%s/%d/config" % (PEERS, peer_id))[1]
-        self._checked("reading the config", answer, ("config",))
+        self._checked("reading the config", answer, config=str)
         return dict(answer, hash=_enrollment.digest(answer["config"]))
 
     # -- consistency
 
     @staticmethod
-    def _checked(what, answer, keys):
-        missing = [key for key in keys if not answer.get(key)]
+    def _checked(what, answer, **types):
+        """The answer, if it has these keys with values of these types; an empty text counts as missing."""
+        missing = [key for key, kind in types.items() if not isinstance(answer.get(key), kind) or answer[key] == ""]
+        if isinstance(answer.get("config"), str) and re.search("[\ud800-\udfff]", answer["config"]):
+            missing.append("a config that is text")
         if missing:
             raise ApiError("%s failed: the answer lacks %s; look into the server's log" % (what, ", ".join(missing)), "protocol", 200, True)
         return answer
@@ -456,7 +531,7 @@ class Api:
             answer = ask()
             if answer is None:
                 return None
-            self._checked("reading the config", answer, ("config", "hash"))
+            self._checked("reading the config", answer, config=str, hash=str)
             if _enrollment.digest(answer["config"]) == answer["hash"]:
                 return answer
         raise ApiError("the server's config does not have the hash it names (twice); nothing was written: look into the server's log", "protocol", 200)

@@ -17,7 +17,10 @@ GONE = ("unbound", "not_found")  # what a server says of a deleted peer: 404 in 
 
 
 class PeerError(Exception):
-    """The host's peer cannot be settled without a person. One sentence; kind: not_ours, other_server, other_interface, other_token, clone, no_secret."""
+    """The host's peer cannot be settled without a person. One sentence.
+
+    kinds: not_ours other_peer other_server other_interface other_token clone no_secret
+    """
 
     def __init__(self, message, kind, **details):
         super().__init__(message)
@@ -48,73 +51,87 @@ class HostPeer:
         Raises ApiError, PeerError.
         """
         record = self.record
-        if record.get("peer_id") and record.get("fingerprint") != self.fingerprint:
-            if not self.token_digest or self.token_digest == record.get("token_digest"):
-                raise PeerError("this machine is a clone of the one that enrolled as %s and holds its token; give this host a token of its own"
-                                % record.get("peer_name"), "clone", peer=record.get("peer_name"))
-            record = self.record = {}
-        if record.get("peer_id"):
-            if record["interface"] != self.interface:
-                raise PeerError("this host is enrolled with the interface %s, not %s; keep gatecontrol_interface, or run with "
-                                "gatecontrol_state=absent first" % (record["interface"], self.interface), "other_interface")
-            known = self._known(check_mode)
-            if known:
-                return known
-        return self._enroll(check_mode)
+        if not record.get("peer_id"):
+            return self._enroll(check_mode)
+        if record.get("fingerprint") != self.fingerprint and not self.adopt:
+            if self.issued is not None and self.peer_id != record["peer_id"] or self.token_digest not in (None, record.get("token_digest")):
+                return self._enroll(check_mode)
+            raise PeerError("this machine holds the enrollment of %s but has another machine id, so it is a clone of that host; give it a token of its own, or "
+                            "set gatecontrol_adopt=true if it is that host with a new machine id" % record["peer_name"], "clone", peer=record["peer_name"])
+        if record["interface"] != self.interface:
+            raise PeerError("this host is enrolled with the interface %s, not %s; set gatecontrol_interface back, or run with "
+                            "gatecontrol_state=absent first" % (record["interface"], self.interface), "other_interface")
+        return self._known(check_mode) or self._enroll(check_mode)
 
     # -- a host with an enrollment
 
     def _known(self, check_mode):
-        """The result where the enrollment still stands; None where the peer is gone or the host moves, so that it is to be enrolled anew."""
+        """The result where the enrollment still stands; None where the peer is gone or given up, so that the host is to be enrolled anew."""
         record = self.record
-        if self.issued is not None:
-            return self._keep(self.issued, check_mode) if record["url"] == self.url and record["peer_id"] == self.peer_id else self._elsewhere(None)
+        if self.issued is not None and not self.token:
+            if not self._same_server(self.issued):
+                self._check_move()
+                return None
+            if record["peer_id"] == self.peer_id:
+                return self._keep(self.issued, check_mode)
+            if record["peer_name"] == self.name or self.adopt:  # names are unique: the peer of this name that the host had is gone
+                return None
+            raise PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set gatecontrol_adopt=true to "
+                            "change over (the peer %s stays on the server)" % (record["peer_name"], self.name, record["peer_name"]), "other_peer")
         own = (self.store.text("token") or "").strip()
         token = self.token or own
         if not token:
-            raise PeerError("this host's enrollment has no token (reporting: none) and none was given; give gatecontrol_peers_token or a client "
-                            "token bound to peer %s" % record["peer_id"], "no_secret")
-        same_token = token == own and self.token_digest in (None, record.get("token_digest"))
+            raise PeerError("this host has no token of its own (reporting: none) and none was given; give gatecontrol_peers_token, or a client token bound "
+                            "to the peer %s" % record["peer_name"], "no_secret")
         try:
             offer = self.api(token).config_check(record["peer_id"], record.get("hash"))
         except _api.ApiError as err:
-            if record["url"] != self.url:
-                if err.kind in GONE + ("wrong_peer", "auth", "scope"):
-                    return self._elsewhere(None)
+            if err.kind not in GONE + (() if record["url"] == self.url else ("wrong_peer", "auth", "scope")) + (("wrong_peer",) if own != token else ()):
                 raise
-            if err.kind in GONE and same_token:
-                if not self.token:
-                    raise
-                return None
-            if err.kind in GONE + ("wrong_peer",) and own and own != token:
-                return self._other_token(own, err)
-            raise
-        text = offer["config"] if offer else self.store.text("issued")
-        if record["url"] != self.url and (text is None or _server_key(text) != record.get("server_public_key")):
-            return self._elsewhere(text)
-        return self._keep(text if offer else None, check_mode)
-
-    def _elsewhere(self, text):
-        if self.move:
+            if record["url"] != self.url:
+                self._check_move()
+            elif not self.token:
+                raise
+            else:
+                self._check_gone(own, err)
             return None
-        raise PeerError("this host is enrolled with %s%s, and nothing was changed; set gatecontrol_move=true to enroll it with %s instead"
-                        % (self.record["url"], ", another server" if text else "", self.url), "other_server", url=self.record["url"])
+        text = offer["config"] if offer else None
+        if text is not None and not self._same_server(text):
+            self._check_move()
+        return self._keep(text, check_mode)
 
-    def _other_token(self, own, err):
-        """The token given does not fit the host's peer: enroll anew with it only where the peer is gone."""
+    def _same_server(self, text):
+        """Whether a config comes from the server this host is enrolled with: same URL, or same public key."""
+        keys = {self.record.get("server_public_key"), _server_key(self.store.text("issued") or "")}
+        return self.record["url"] == self.url or _server_key(text) in keys - {None}
+
+    def _check_move(self):
+        """Raise PeerError unless the host may leave its server."""
+        if not self.move:
+            raise PeerError("this host is enrolled with another server, %s, and nothing was changed; set gatecontrol_url back, or set gatecontrol_move=true to "
+                            "enroll it with %s instead" % (self.record["url"], self.url), "other_server", url=self.record["url"])
+
+    def _check_gone(self, own, err):
+        """Raise PeerError unless the host's peer is gone: err may only say that the token given is another peer's, or nobody's yet."""
+        if err.kind == "not_found" or self.adopt or own == self.token:
+            return
         try:
-            self.api(own).config_check(self.record["peer_id"], self.record.get("hash"))
+            if own:
+                self.api(own).config_check(self.record["peer_id"], self.record.get("hash"))
         except _api.ApiError as own_err:
-            if own_err.kind in GONE and err.kind == "unbound":
-                return None
-        raise PeerError("the token given does not belong to this host's peer %s (%s), and a second peer was not made; give a token bound to that peer, "
-                        "or run with gatecontrol_state=absent first" % (self.record["peer_name"], err), "other_token")
+            if own_err.kind in GONE:
+                return
+        raise PeerError("the token given is not bound to this host's peer %s (%s), and a second peer was not made; give a token bound to that peer%s, or set "
+                        "gatecontrol_adopt=true to leave that peer behind" % (self.record["peer_name"], err, ", or none (the host has its own)" if own else ""),
+                        "other_token")
 
     def _keep(self, offered, check_mode):
-        """The enrollment stands; its URL or token may be new, and the server may have offered another config."""
-        record = dict(self.record, url=self.url)
+        """The enrollment stands; its URL, token or machine id may be new, and the server may have offered another config."""
+        record = dict(self.record, url=self.url, fingerprint=self.fingerprint)
         if self.token:
             record.update(token_digest=self.token_digest, reporting="full")
+        if offered is not None and _server_key(offered):
+            record["server_public_key"] = _server_key(offered)
         changed = record != self.record
         if not check_mode:
             if offered is not None:
@@ -127,26 +144,30 @@ class HostPeer:
     # -- a host without
 
     def _enroll(self, check_mode):
-        if self.issued is None and not self.token:
+        issued = self.issued is not None and not self.token
+        if not issued and not self.token:
             raise PeerError("this host is not enrolled and no secret was given for it; give gatecontrol_token or gatecontrol_peers_token", "no_secret")
-        _api.check_name(self.name)
+        if not self.peer_id:
+            _api.check_name(self.name)
+            if self.server:
+                self._check_release(self.server)
         if check_mode:
             return {"changed": True, "peer": {"id": self.peer_id, "name": self.name}, "hash": None, "created": not self.peer_id, "adopted": False,
-                    "reporting": "none" if self.issued is not None and not self.token else "full"}
+                    "reporting": "none" if issued else "full"}
         created = adopted = False
-        if self.issued is not None:
+        if issued:
             answer = {"peerId": self.peer_id, "peerName": self.name, "config": self.issued}
         elif self.peer_id:
             answer = dict(self.api(self.token).config(self.peer_id), peerId=self.peer_id)
         else:
             created, adopted, answer = self._register()
         record = {
-            "peer_id": int(answer["peerId"]), "peer_name": answer["peerName"], "url": self.url, "interface": self.interface,
-            "fingerprint": self.fingerprint, "token_digest": self.token_digest, "reporting": "full" if self.token else "none",
+            "peer_id": answer["peerId"], "peer_name": answer["peerName"], "url": self.url, "interface": self.interface,
+            "fingerprint": self.fingerprint, "token_digest": self.token_digest, "reporting": "none" if issued else "full",
             "server_public_key": _server_key(answer["config"]), "hash": None, "file_hash": None}
         self.store.save("offered", answer["config"])
         self._write(record)
-        self.store.drop("intent", "state")
+        self.store.drop("intent", "state", *(["token"] if issued else []))
         return {"changed": True, "peer": {"id": record["peer_id"], "name": record["peer_name"]}, "hash": _enrollment.digest(answer["config"]),
                 "created": created, "adopted": adopted, "reporting": record["reporting"]}
 
@@ -155,21 +176,25 @@ class HostPeer:
             self.store.save("token", self.token + "\n")
         self.store.save("enrollment", record)
 
+    @staticmethod
+    def _check_release(server):
+        if _api.register_broken(server["version"]):
+            raise _api.ApiError("registering with a client token is broken in this server's release %s (it answers 500 and leaves a peer behind), so it was "
+                                "not tried; %s" % (server["version"], _api.OTHER_WAYS), "register_broken", version=server["version"])
+
     def _register(self):
         """(created, adopted, answer). The intent on disk tells a later run which peer is ours."""
         api = self.api(self.token)
         server = self.server or api.ping()
-        version = server.get("version")
-        if _api.register_broken(version):
-            raise _api.ApiError("registering with a client token is broken in this server's release %s (it answers 500 and leaves a peer behind), so it was "
-                                "not tried; %s" % (version, _api.OTHER_WAYS), "register_broken", version=version)
+        self._check_release(server)
         intent = {"url": self.url, "token_digest": self.token_digest, "fingerprint": self.fingerprint, "name": self.name}
         before = self.store.load("intent") or {}
         resumed = {key: before.get(key) for key in intent} == intent
         intent["server_time"] = before["server_time"] if resumed else server["timestamp"]
         self.store.save("intent", intent)
-        if resumed and _api.release(version) < (1, 6, 1):
-            ours = self._find_ours(api, intent)  # every register makes a new peer there
+        repeats = _api.release(server["version"]) < (1, 6, 1)  # every register makes a new peer there
+        if resumed and repeats:
+            ours = self._find_ours(api, intent)
             if ours:
                 return True, False, ours
         try:
@@ -179,13 +204,17 @@ class HostPeer:
                 if not resumed:
                     self.store.drop("intent")
                 raise
-            ours = self._find_ours(api, intent)
-            if ours:
-                return True, False, ours
+            try:
+                ours = self._find_ours(api, intent)
+                if ours:
+                    return True, False, ours
+            except (_api.ApiError, PeerError):
+                pass
             if err.status == 500:
-                raise _api.ApiError("%s; if this happens again, registering is broken in release %s: %s" % (err, version, _api.OTHER_WAYS),
-                                    "register_broken", 500, True, version=version)
-            raise _api.ApiError("%s; run the play again: it recognises the peer by the intent it left on this host" % err, "uncertain", err.status, True)
+                advice = "if this happens again, registering is broken in release %s: %s" % (server["version"], _api.OTHER_WAYS)
+            else:
+                advice = "run the play again: by the intent it left on this host it recognises the peer"
+            raise _api.ApiError("%s; %s" % (err, advice), "uncertain", err.status, True, **err.details)
         if created:
             return True, False, answer
         if resumed and self._created_since(api.peer_info(answer["peerId"]).get("createdAt"), intent):
@@ -194,23 +223,32 @@ class HostPeer:
             if not resumed:
                 self.store.drop("intent")
             raise PeerError(
-                "the server gave this host the peer %s (id %s), which was there before and may be another machine's, so nothing was written; set "
-                "gatecontrol_adopt=true if this is that host rebuilt, else give this host a token of its own (the one given is bound to that peer now: "
-                "the administrator frees it by revoking the token)" % (answer["peerName"], answer["peerId"]), "not_ours",
+                "the server gave this host the peer %s (id %d), which was there before and may be another machine's, so nothing was written; set "
+                "gatecontrol_adopt=true if this is that machine rebuilt, else give this host a token of its own and another gatecontrol_name (the token given "
+                "is bound to that peer now: have the administrator revoke it)" % (answer["peerName"], answer["peerId"]), "not_ours",
                 peer_id=answer["peerId"], peer_name=answer["peerName"])
         return False, True, answer
 
     def _find_ours(self, api, intent):
-        """The peer an open register made, where the token may look: same name up to the collision suffix, made since the intent."""
+        """The peer that our interrupted register made, None if it made none; for tokens that may list the peers.
+
+        Its name is ours up to the collision suffix, it was made since the intent, and nobody has used it. Raises PeerError where that cannot be told.
+        """
         pattern = re.compile(re.escape(_api.cleaned_name(self.name)) + r"(-\d+)?")
         try:
-            found = [peer for peer in api.peers() if pattern.fullmatch(peer["name"]) and self._created_since(peer.get("created_at"), intent)]
-            if len(found) == 1:
-                return dict(api.config(found[0]["id"]), peerId=found[0]["id"], peerName=found[0]["name"])
+            found = [peer for peer in api.peers() if pattern.fullmatch(str(peer.get("name"))) and self._created_since(peer.get("created_at"), intent)
+                     and not peer.get("latest_handshake")]
         except _api.ApiError as err:
-            if err.kind not in ("scope", "forbidden", "server", "network"):
+            if err.kind != "scope":
                 raise
-        return None
+            found = None
+        if found is not None and len(found) < 2:
+            return dict(api.config(found[0]["id"]), peerId=found[0]["id"], peerName=found[0]["name"]) if found else None
+        raise PeerError("an earlier run was cut off while it registered %s, and %s; delete what it made (%s) in the web interface, run with "
+                        "gatecontrol_state=absent, then again" % (
+                            self.name, "several peers may be its own" if found else "this server's release does not tell a client whether the peer was made",
+                            ", ".join(peer["name"] for peer in found or []) or "a peer %s or %s-1 of %s or later" % (
+                                _api.cleaned_name(self.name), _api.cleaned_name(self.name), intent["server_time"])), "not_ours")
 
     @staticmethod
     def _created_since(created, intent):
@@ -245,20 +283,24 @@ def wanted_fields(options):
         wanted["tags"] = ",".join(sorted(tag.strip() for tag in wanted["tags"] if tag.strip()))
     if "peer_dns" in wanted:
         try:
-            wanted["peer_dns"] = ",".join(str(ipaddress.ip_address(entry.strip())) for entry in wanted["peer_dns"])
+            wanted["peer_dns"] = ",".join(str(ipaddress.IPv4Address(entry.strip())) for entry in wanted["peer_dns"])
         except ValueError as err:
-            raise _api.ApiError("peer_dns: %s; give IP addresses" % err, "options")
+            raise _api.ApiError("peer_dns: %s; give IPv4 addresses, the only ones the server takes" % err, "options")
         if not wanted["peer_dns"]:
             raise _api.ApiError("peer_dns cannot be emptied on the server; override it on the host with gatecontrol_dns", "options")
     if "peer_keepalive" in wanted and not 1 <= wanted["peer_keepalive"] <= 65535:
-        raise _api.ApiError("peer_keepalive is not between 1 and 65535 s (the server ignores 0)", "options")
+        raise _api.ApiError("peer_keepalive is not between 1 and 65535 s, and the server ignores 0; to switch it off set gatecontrol_persistent_keepalive=0 "
+                            "on the host", "options")
+    if len(wanted.get("description") or "") > 255:
+        raise _api.ApiError("description has more than the 255 characters the server takes; shorten it", "options")
     if wanted.get("group_id") == 0:
         wanted["group_id"] = None
     if "expires_at" in wanted:
         if wanted["expires_at"] in ("", "never"):
             wanted["expires_at"] = None
         elif not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", wanted["expires_at"]):
-            raise _api.ApiError("expires_at is not of the form 2026-12-31T23:59:59Z, which the server compares as text", "options")
+            raise _api.ApiError("expires_at %r is not of the form 2026-12-31T23:59:59Z, which the server compares as text; correct it, or give never"
+                                % wanted["expires_at"], "options")
     return wanted
 
 
@@ -272,7 +314,7 @@ class ServerPeer:
         """The peer's record, or None. By its id, which must exist; else by its exact name."""
         if self.peer_id:
             return self.api.peer(self.peer_id)
-        return self.api.peer_named(_api.check_name(self.name))
+        return self.api.peer_named(_api.check_name(self.name, exact=True))
 
     def settle(self, state, wanted, check_mode=False):
         """Bring the peer to a state (present, enabled, disabled, absent) and fields (wanted_fields).
@@ -291,7 +333,12 @@ class ServerPeer:
             return self._result(bool(found), None, False, self._shown(found), {})
         before, created = self._shown(found), found is None
         if created:
-            found = self._create(wanted, check_mode)
+            try:
+                found = self._create(wanted, check_mode)
+            except _api.ApiError as err:
+                found, created = self.find() if err.kind == "name_taken" else None, False  # another run was quicker
+                if not found:
+                    raise
         changes = {FIELDS[key][1]: value for key, value in wanted.items() if not self._same(key, value, found.get(FIELDS[key][0]))}
         if state != "present" and bool(found.get("enabled", 1)) != (state == "enabled"):
             changes["enabled"] = state == "enabled"
@@ -303,7 +350,7 @@ class ServerPeer:
         return self._result(created or bool(changes), found, created, before, self._shown(found))
 
     def _create(self, wanted, check_mode):
-        name = _api.check_name(self.name)
+        name = self.name
         fields = {FIELDS[key][1]: value for key, value in wanted.items() if key != "peer_keepalive" and value is not None}
         if check_mode:
             return dict({FIELDS[key][0]: value for key, value in wanted.items()}, id=None, name=name, enabled=1)
@@ -317,7 +364,7 @@ class ServerPeer:
             return value == ",".join(sorted(tag.strip() for tag in (current or "").split(",") if tag.strip()))
         if key == "peer_dns":
             return value == (current or "").replace(" ", "")
-        return value == current or (value is None and not current)
+        return (value or None) == (current or None)
 
     @staticmethod
     def _shown(found):

@@ -14,7 +14,7 @@ description:
   - On an enrolled host it asks by the SHA-256 hash of the text and uses the host's own token.
   - It does not touch the running tunnel; that is M(callmetechie.gatecontrol.gatecontrol_tunnel).
 author:
-  - callmetechie.gatecontrol contributors
+  - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.token
@@ -114,6 +114,7 @@ full_tunnel:
 import grp
 import os
 import pwd
+import re
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _wgconf
 
@@ -143,28 +144,26 @@ def issued_text(module, agent, known):
     return api.config(peer_id)["config"]
 
 
-def write(module, dest, text, before):
-    """Write the file and return its backup's path, if one was made."""
-    params, backup = module.params, None
-    owner = params["owner"] and (int(params["owner"]) if params["owner"].isdigit() else pwd.getpwnam(params["owner"]).pw_uid)
-    group = params["group"] and (int(params["group"]) if params["group"].isdigit() else grp.getgrnam(params["group"]).gr_gid)
-    if before is not None and before != text and params["backup"]:
-        backup = module.backup_local(dest)
-    _enrollment.write_text(dest, text, int(params["mode"], 8), owner or None, group or None)
-    return backup
+def wanted_rights(params):
+    """(mode, uid, gid) of the options, None for an owner or group that was not given. Raises ApiError (options) for what is none."""
+    def number(name, named):
+        value = params[name]
+        try:
+            return None if value is None else int(value) if value.isdigit() else named(value)[2]
+        except KeyError:
+            raise _api.ApiError("%s %s does not exist on this host; correct it" % (name, value), "options")
+    if not re.fullmatch("[0-7]{3,4}", params["mode"]):
+        raise _api.ApiError("mode %s is not a number such as 0600; correct it" % params["mode"], "options")
+    return int(params["mode"], 8), number("owner", pwd.getpwnam), number("group", grp.getgrnam)
 
 
-def rights_differ(dest, params):
+def rights_differ(dest, rights):
     seen = os.stat(dest)
-    names = {"owner": (seen.st_uid, pwd.getpwuid), "group": (seen.st_gid, grp.getgrgid)}
-    for key, (number, named) in names.items():
-        if params[key] and params[key] not in (str(number), named(number)[0]):
-            return True
-    return seen.st_mode & 0o7777 != int(params["mode"], 8)
+    return any(wanted is not None and wanted != there for wanted, there in zip(rights, (seen.st_mode & 0o7777, seen.st_uid, seen.st_gid)))
 
 
 def work(module):
-    params, agent = module.params, _options.agent(module)
+    params, agent, rights = module.params, _options.agent(module), wanted_rights(module.params)
     known = params["hash"] or (None if params["peer_id"] not in (None, agent.enrollment.get("peer_id")) else agent.enrollment.get("hash"))
     offered = issued_text(module, agent, known)
     text = agent.rendered(offered, _options.policy(params, agent.settings))
@@ -177,7 +176,7 @@ def work(module):
     path = agent.config_path if params["stage"] else params["dest"]
     if path:
         before = _enrollment.read_text(path)
-        result["changed"] = before != text or (not params["stage"] and rights_differ(path, params))
+        result["changed"] = before != text or (not params["stage"] and rights_differ(path, rights))
         result["diff"] = {"before": _wgconf.mask(before or ""), "after": _wgconf.mask(text), "before_header": path, "after_header": path}
         if params["stage"] and not module.check_mode:
             agent.store.save("offered", offered)
@@ -185,9 +184,9 @@ def work(module):
         elif not params["stage"]:
             result["dest"] = path
             if result["changed"] and not module.check_mode:
-                backup = write(module, path, text, before)
-                if backup:
-                    result["backup_file"] = backup
+                if before not in (None, text) and params["backup"]:
+                    result["backup_file"] = module.backup_local(path)
+                _enrollment.write_text(path, text, *rights)
     return result
 
 

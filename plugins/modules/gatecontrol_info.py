@@ -11,7 +11,7 @@ version_added: 1.0.0
 description:
   - Asks a GateControl server whether it answers, which release it is, what a token may do, and, with a peers token, which peers it has.
 author:
-  - callmetechie.gatecontrol contributors
+  - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.token

@@ -14,7 +14,7 @@ description:
   - With O(peers_token) it runs anywhere, most often delegated to the controller, finds the peer by its name or makes it, and keeps its fields.
   - Registering is never repeated blindly. What the host wrote down before it tells a later run whether a peer the server has already is its own.
 author:
-  - callmetechie.gatecontrol contributors
+  - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.token
@@ -31,8 +31,9 @@ options:
     default: present
   name:
     description:
-      - The peer's name, 1 to 63 ASCII letters, digits, dots, underscores and hyphens that begin with a letter or digit. The host's own name without it.
-      - With O(peers_token), O(name) or O(peer_id) is needed.
+      - The peer's name, 1 to 63 ASCII letters, digits, dots, underscores, hyphens and blanks that begin with a letter or digit. The host's own name without it.
+      - With O(peers_token), O(name) or O(peer_id) is needed, and the name is taken as it is. When a host registers, the server makes it "_" what is none of
+        these, blanks too, and cuts it to 50.
     type: str
   peer_id:
     description:
@@ -43,7 +44,9 @@ options:
     type: str
     default: wg0
   adopt:
-    description: Whether a peer that was there before is taken over, as for a host that was rebuilt.
+    description:
+      - Whether a peer that was there before is taken over, as for a host that was rebuilt.
+      - Also lets a host that got a new machine id keep its peer, and one whose token or O(issued_config) is another peer's change over to that.
     type: bool
     default: false
   move:
@@ -176,9 +179,9 @@ def work(module):
     if peers_token and params["issued_config"] is None:
         return on_server(module, peers_token)
     given = [key for key in FIELDS if params[key] is not None]
-    if params["state"] != "present" or given or params["return_config"]:
-        raise _api.ApiError("%s needs a token of scope peers, a client token can only register; set peers_token"
-                            % ", ".join(given or ["state=" + params["state"]]), "options")
+    given += ["state=" + params["state"]] * (params["state"] != "present") + ["return_config"] * params["return_config"]
+    if given:
+        raise _api.ApiError("%s needs a token of scope peers, a client token can only register; set peers_token" % ", ".join(given), "options")
     return on_host(module)
 
 
@@ -200,12 +203,13 @@ def on_server(module, peers_token):
 def on_host(module):
     params = module.params
     store = _enrollment.Store()
+    before = store.load("enrollment") or {}
     settings = store.load("settings")
-    options = _options.reach(params, settings)
+    options = _options.reach(params, settings or before)
     url = options["url"]
     who = _options.identity(params, settings, _agent.machine_fingerprint(store.root))
-    server = params["server"] if (params["server"] or {}).get("url") == url and (params["server"] or {}).get("timestamp") else None
-    before = store.load("enrollment") or {}
+    server = params["server"] or {}
+    server = server if server.get("url") == url and server.get("timestamp") and server.get("version") else None
     peer = _peer.HostPeer(
         store, lambda token: _api.Api(dict(options, token=token), who), url, token=_options.secret(params), name=params["name"],
         interface=params["interface"], peer_id=params["peer_id"], issued=params["issued_config"], adopt=params["adopt"], move=params["move"], server=server)

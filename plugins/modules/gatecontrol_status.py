@@ -13,7 +13,7 @@ description:
     the last one that was reported.
   - The server keeps no trace of a heartbeat that a client could read. That it was seen means that it was answered with 200.
 author:
-  - callmetechie.gatecontrol contributors
+  - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.token
@@ -79,7 +79,8 @@ SHOWN = ("status", "peer_enabled", "handshake_age", "rx_bytes", "tx_bytes")
 def work(module):
     params, agent = module.params, _options.agent(module)
     token = _options.secret(params)
-    agent.settings = dict(agent.settings, **_options.reach(params, agent.settings or agent.enrollment))
+    reach = _options.reach(params, agent.settings or agent.enrollment)
+    agent.settings = dict(agent.settings, **{key: value for key, value in reach.items() if value is not None})
     if params["peer_id"] and params["peer_id"] != agent.enrollment.get("peer_id"):
         if not token:
             raise _api.ApiError("this host is not enrolled as peer %d, so token has to be given" % params["peer_id"], "options")
