@@ -196,17 +196,22 @@ class HttpTransport:
         path = self.parts.path + path
         origin = "%s://%s" % (self.parts.scheme, self.parts.netloc)
         for _hop in range(4):
-            response = self._exchange(method, path, headers, body)
+            response = self.exchange(method, path, headers, body)
             if response.status not in (301, 302, 303, 307, 308):
                 return response
-            target = urllib.parse.urldefrag(urllib.parse.urljoin(origin + path, response.headers.get("location", ""))).url
+            location = response.headers.get("location", "")
+            try:
+                target = urllib.parse.urldefrag(urllib.parse.urljoin(origin + path, location)).url
+            except ValueError:
+                target = location
             if method != "GET" or not (target + "/").startswith(origin + "/"):
                 raise ApiError("%s answered with a redirect to %s, which is not followed so that the token stays with this server; correct "
                                "gatecontrol_url" % (self.url, _shown(target.split("?")[0])), "redirect", response.status)
             path = target[len(origin):] or "/"
         raise ApiError("%s redirects in a circle; check its reverse proxy" % self.url, "redirect", response.status)
 
-    def _exchange(self, method, path, headers, body):
+    def exchange(self, method, path, headers, body=None):
+        """Send one request and return its Response, a redirect included; path is the whole one."""
         if time.monotonic() - self.used > IDLE:
             self.close()
         sent = False
@@ -360,6 +365,7 @@ class Api:
         self.max_wait = options["max_wait"]
         self.sleep, self.clock, self.jitter = sleep, clock, jitter
         self.requests = 0
+        self.remaining = None  # calls left in the token's window of 15 minutes, as the last answer said
         self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + VERSION}
         if options.get("token"):
             name, prefix = TOKEN_HEADERS[options["auth_header"]]
@@ -401,6 +407,8 @@ class Api:
     def _once(self, what, method, path, headers, payload):
         self.requests += 1
         response = self.transport.request(method, path, headers, payload)
+        if response.headers.get("ratelimit-remaining", "").isdigit():
+            self.remaining = int(response.headers["ratelimit-remaining"])
         try:
             body = json.loads(response.text)
         except (ValueError, RecursionError):

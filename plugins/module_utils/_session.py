@@ -1,0 +1,114 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The administrator's session: login, CSRF, client tokens minted and revoked. For the controller only.
+
+It speaks over _api's own transport, so that certificates, proxies and redirects are treated alike.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import re
+import urllib.parse
+
+from . import _api
+
+COOKIE = "gc.sid"
+LOGINS = "5 logins in 15 minutes are allowed, successful ones included"
+
+
+class Session:
+    """An administrator's session as a transport for _api.Api: adds the cookie, and the CSRF token to what changes something.
+
+    options: as _api.HttpTransport takes them. state: {"cookie", "csrf"} of an earlier login, or None; keep it in memory only.
+    """
+
+    def __init__(self, options, state=None):
+        self.http = _api.HttpTransport(options)
+        self.url = self.http.url
+        self.state = dict(state or {})
+
+    def login(self, user, password):
+        """Log in and return the state. Raises ApiError: auth for a wrong name or password, rate_limited, protocol."""
+        page = self._page("GET", "/login")
+        csrf = re.search(r'name="_csrf"[^>]*\bvalue="([0-9a-f]+)"', page.text)
+        if page.status != 200 or not csrf:
+            raise _api.ApiError("the login page of %s was not recognised (%d); check that gatecontrol_url is a GateControl server"
+                                % (self.url, page.status), "protocol", page.status)
+        form = urllib.parse.urlencode({"username": user, "password": password, "_csrf": csrf.group(1)})
+        answer = self._page("POST", "/login", form)
+        if answer.status == 429:
+            seconds = int(answer.headers.get("retry-after") or 0)
+            raise _api.ApiError("logging in as %s failed: %s; come back in %d s" % (user, LOGINS, seconds), "rate_limited", 429, retry_after=seconds)
+        if answer.status != 302 or urllib.parse.urlsplit(answer.headers.get("location", "")).path.rstrip("/").endswith("/login"):
+            raise _api.ApiError("logging in as %s failed: the server does not accept this name and password (after 5 failures it locks the name for "
+                                "15 minutes); check gatecontrol_admin_user and gatecontrol_admin_password" % user, "auth", answer.status)
+        token = re.search(r"csrfToken\W+([0-9a-f]{32,})", self._page("GET", "/dashboard").text)
+        if not token:
+            raise _api.ApiError("the page after the login to %s has no CSRF token; this release is not known" % self.url, "protocol")
+        self.state["csrf"] = token.group(1)
+        return self.state
+
+    def _page(self, method, path, form=None):
+        headers = {"Accept": "text/html", "Accept-Language": "en"}
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        return self._send(method, path, headers, form)
+
+    def _send(self, method, path, headers, body):
+        if "cookie" in self.state:
+            headers = dict(headers, Cookie="%s=%s" % (COOKIE, self.state["cookie"]))
+        # Not the transport's request(): the login answers with a redirect that must not be followed but looked at.
+        response = self.http.exchange(method, self.http.parts.path + path, headers, body)
+        fresh = re.search(r"\b%s=([^;]+)" % re.escape(COOKIE), response.headers.get("set-cookie", ""))
+        if fresh:
+            self.state["cookie"] = fresh.group(1)
+        return response
+
+    def request(self, method, path, headers, body=None):
+        """One request of _api.Api."""
+        if method != "GET":
+            headers = dict(headers, **{"X-CSRF-Token": self.state.get("csrf", "")})
+        response = self._send(method, path, headers, body)
+        if response.status == 302:
+            raise _api.ApiError("the administrator's session has ended; log in again", "auth", 302)
+        return response
+
+    def close(self):
+        self.http.close()
+
+
+class Admin(_api.Api):
+    """The API as the administrator's session sees it: the peers API, and what only a session may do."""
+
+    def __init__(self, options, state=None, **clock):
+        super().__init__(options, transport=Session(options, state), **clock)
+
+    def user_id(self, name):
+        """The number of a user by name. Raises ApiError (not_found)."""
+        users = self.call("listing the users", "GET", "/api/v1/users")[1].get("users") or []
+        for user in users:
+            if user.get("username") == name:
+                return user["id"]
+        raise _api.ApiError("the server has no user %s to mint tokens for; correct gatecontrol_token_user" % name, "not_found")
+
+    def tokens(self):
+        """Every API token's details: id, name, peer_id, user_id, scopes, expires_at; never the token itself."""
+        return self.call("listing the tokens", "GET", "/api/v1/tokens")[1].get("tokens") or []
+
+    def mint(self, user_id, name, peer_id, expires_at=None, scopes=("client",)):
+        """A client token bound to a peer in advance: (its text, its details). Releases since 1.16.0; needs no licence feature."""
+        body = {"name": name, "scopes": list(scopes), "peer_id": peer_id}
+        if expires_at:
+            body["expires_at"] = expires_at
+        answer = self.call("minting a token for peer %s" % peer_id, "POST", "/api/v1/users/%d/tokens" % user_id, body, repeat=False)[1]
+        return answer["token"], answer.get("details") or {}
+
+    def revoke(self, token_id):
+        """Delete a token."""
+        self.call("revoking token %s" % token_id, "DELETE", "/api/v1/tokens/%d" % token_id)
+
+    def licence(self):
+        """The licence's features, such as {"vpn_peers": 3} (-1: unlimited)."""
+        return self.call("reading the licence", "GET", "/api/v1/license")[1].get("features") or {}
