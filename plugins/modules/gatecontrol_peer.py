@@ -32,8 +32,8 @@ options:
   name:
     description:
       - The peer's name, 1 to 63 ASCII letters, digits, dots, underscores, hyphens and blanks that begin with a letter or digit. The host's own name without it.
-      - With O(peers_token), O(name) or O(peer_id) is needed, and the name is taken as it is. When a host registers, the server makes it "_" what is none of
-        these, blanks too, and cuts it to 50.
+      - With O(peers_token), O(name) or O(peer_id) is needed, and the name is taken as it is. When a host registers, the server turns every other character, blanks
+        too, into an underscore and cuts the name to 50 characters.
     type: str
   peer_id:
     description:
