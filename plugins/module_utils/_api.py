@@ -123,6 +123,11 @@ def is_excluded(host, no_proxy):
     return False
 
 
+def complete(options):
+    """Connection options with DEFAULTS for what is None or missing."""
+    return dict(DEFAULTS, **{key: value for key, value in options.items() if value is not None})
+
+
 # ---------------------------------------------------------------- transport
 
 class HttpTransport:
@@ -360,7 +365,7 @@ class Api:
     """
 
     def __init__(self, options, identity=None, transport=None, sleep=time.sleep, clock=time.monotonic, jitter=random.uniform):
-        options = dict(DEFAULTS, **{key: value for key, value in options.items() if value is not None})
+        options = complete(options)
         self.transport = transport or HttpTransport(options)
         self.max_wait = options["max_wait"]
         self.sleep, self.clock, self.jitter = sleep, clock, jitter

@@ -49,6 +49,15 @@ POLICY = {
     "allow_allowed_ips": {"type": "list", "elements": "str"},
     "allow_dns": {"type": "list", "elements": "str"},
 }
+# What the server keeps of a peer, beside its name.
+PEER_FIELDS = {
+    "description": {"type": "str"},
+    "tags": {"type": "list", "elements": "str"},
+    "peer_dns": {"type": "list", "elements": "str"},
+    "peer_keepalive": {"type": "int", "no_log": False},  # seconds
+    "expires_at": {"type": "str"},
+    "group_id": {"type": "int"},
+}
 INTERFACE = {"interface": {"type": "str", "default": "wg0"}}
 # What an installation of the agent consists of, beside the collection's own code.
 INSTALLATION = {"launcher": {"type": "str"}, "units": {"type": "dict"}, "settings": {"type": "dict"}}

@@ -25,7 +25,7 @@ class Session:
     """
 
     def __init__(self, options, state=None):
-        self.http = _api.HttpTransport(options)
+        self.http = _api.HttpTransport(_api.complete(options))
         self.url = self.http.url
         self.state = dict(state or {})
 

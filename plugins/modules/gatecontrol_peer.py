@@ -163,22 +163,12 @@ failure:
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _peer
 
-FIELDS = {
-    "description": {"type": "str"},
-    "tags": {"type": "list", "elements": "str"},
-    "peer_dns": {"type": "list", "elements": "str"},
-    "peer_keepalive": {"type": "int", "no_log": False},  # seconds
-    "expires_at": {"type": "str"},
-    "group_id": {"type": "int"},
-}
-
-
 def work(module):
     params = module.params
     peers_token = _options.secret(params, "peers_token")
     if peers_token and params["issued_config"] is None:
         return on_server(module, peers_token)
-    given = [key for key in FIELDS if params[key] is not None]
+    given = [key for key in _options.PEER_FIELDS if params[key] is not None]
     given += ["state=" + params["state"]] * (params["state"] != "present") + ["return_config"] * params["return_config"]
     if given:
         raise _api.ApiError("%s needs a token of scope peers, a client token can only register; set peers_token" % ", ".join(given), "options")
@@ -223,7 +213,7 @@ def on_host(module):
 def main():
     _options.run_module(
         work, argument_spec=dict(
-            _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.INTERFACE, **FIELDS,
+            _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.INTERFACE, **_options.PEER_FIELDS,
             state={"type": "str", "choices": ["present", "absent", "enabled", "disabled"], "default": "present"},
             name={"type": "str"}, peer_id={"type": "int"}, adopt={"type": "bool", "default": False}, move={"type": "bool", "default": False},
             issued_config={"type": "str", "no_log": True}, server={"type": "dict"}, return_config={"type": "bool", "default": False}),
