@@ -476,17 +476,17 @@ class Api:
 
     # -- peers API
 
-    def peers(self):
+    def peers(self, page_size=PAGE):
         """Every peer, page by page as they are asked for: the server gives no total, so the last page is the one that is not full."""
         offset = 0
         while True:
-            answer = self.call("listing the peers", "GET", PEERS, query={"limit": PAGE, "offset": offset})[1]
+            answer = self.call("listing the peers", "GET", PEERS, query={"limit": page_size, "offset": offset})[1]
             page = self._checked("listing the peers", answer, peers=list)["peers"]
             for peer in page:
                 yield peer
-            if len(page) < PAGE:
+            if len(page) < page_size:
                 return
-            offset += PAGE
+            offset += page_size
 
     def peer_named(self, name):
         """The peer of this exact name, or None."""

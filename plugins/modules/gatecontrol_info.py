@@ -106,7 +106,7 @@ def work(module):
             result["server"].update(version=said.get("version"), timestamp=said.get("timestamp"),
                                     register="broken" if _api.register_broken(said.get("version")) else "works")
         else:
-            next(peers.peers(), None)
+            next(peers.peers(page_size=1), None)
     if "permissions" in gather:
         if not client:
             raise _api.ApiError("permissions are those of a client token; set token or token_file", "options")
