@@ -1,0 +1,176 @@
+"""A scenario that molecule has created, for its pytest files: plays, hosts and server from one object."""
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import yaml
+
+HERE = pathlib.Path(__file__).resolve().parent
+CHECKOUT = HERE.parents[1]
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+from gateserver import running  # noqa: E402
+
+PYTHON = str(CHECKOUT / ".venv/bin/python")
+OBSERVE = "Observe what is there"
+
+
+class Run:
+    """What an ansible-playbook run did. text: its output; results: each task's result on each host."""
+
+    def __init__(self, status: int, text: str, results: list, seconds: float):
+        self.status, self.text, self.results, self.seconds = status, text, results, seconds
+
+    def of(self, host: str, task: str | None = None) -> list:
+        """The host's results that were not skipped, of one task if named."""
+        return [entry for entry in self.results if entry["host"] == host and entry["state"] != "skipped" and task in (None, entry["task"])]
+
+    def changed(self, host: str) -> list:
+        """Names of the tasks that changed this host, or would."""
+        return [entry["task"] for entry in self.of(host) if entry["result"].get("changed")]
+
+    def seen(self, host: str) -> dict:
+        """What the role observed on the host before it did anything."""
+        return self.of(host, OBSERVE)[0]["result"]
+
+    def error(self, host: str) -> str:
+        """The words with which the run failed on a host."""
+        found = [entry["result"].get("msg", "") for entry in self.of(host) if entry["state"] in ("failed", "unreachable")]
+        assert found, "%s did not fail:\n%s" % (host, self.text)
+        return found[-1]
+
+    def ok(self) -> Run:
+        """This run, which must have succeeded on every host."""
+        assert self.status == 0, self.text
+        return self
+
+
+class Scenario:
+    """A created scenario: its run's folder is build/hosts/mNAME."""
+
+    def __init__(self, name: str):
+        self.name, self.mark, self.folder = name, "m" + name, CHECKOUT / "build/hosts" / ("m" + name)
+        self.known = yaml.safe_load((self.folder / "group_vars/all.yml").read_text())
+        self.record = json.loads((self.folder / "run.json").read_text())
+        self.described = yaml.safe_load((HERE.parent / name / "inventory.yml").read_text())["all"]["vars"]
+        self.hosts = list(self.record["hosts"])
+        self.url, self.gateway, self.netns = self.known["room_url"], self.known["room_gateway"], self.known["room_netns"]
+
+    # -- plays
+
+    def start(self, *words: str, playbook: str | pathlib.Path = "converge.yml", limit=None, kill: str | None = None, delay: float = 0.5, **variables):
+        """Begin a run; finish() waits for it. kill: where it kills itself (see callback/trace.py)."""
+        trace = tempfile.NamedTemporaryFile("r", encoding="utf-8", suffix=".jsonl")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))}
+        environment.update(
+            ANSIBLE_CONFIG=str(HERE / "ansible.cfg"), ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / "build"), ANSIBLE_NOCOLOR="1",
+            ANSIBLE_CALLBACK_PLUGINS=str(HERE / "callback"), ANSIBLE_CALLBACKS_ENABLED="trace", TRACE_FILE=trace.name,
+            MOLECULE_SCENARIO_NAME=self.name, MOLECULE_PROJECT_DIRECTORY=str(CHECKOUT),
+            PATH="%s:%s" % (CHECKOUT / ".venv/bin", os.environ["PATH"]))
+        if kill:
+            environment.update(TRACE_KILL=kill, TRACE_KILL_DELAY=str(delay))
+        command = [str(CHECKOUT / ".venv/bin/ansible-playbook"), "-i", str(HERE.parent / self.name / "inventory.yml"), "-i", str(self.folder / "inventory.yml")]
+        if limit:
+            command += ["--limit", limit if isinstance(limit, str) else ",".join(limit)]
+        if variables:
+            command += ["-e", json.dumps(variables)]
+        process = subprocess.Popen([*command, *words, str(HERE.parent / self.name / playbook)], env=environment, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        return process, trace, time.monotonic()
+
+    @staticmethod
+    def finish(begun, timeout: float = 300) -> Run:
+        """The Run that start() began."""
+        process, trace, started = begun
+        try:
+            text = process.communicate(timeout=timeout)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            text = process.communicate()[0]
+            raise AssertionError("the run took longer than %d s:\n%s" % (timeout, text)) from None
+        with trace:
+            results = [json.loads(line) for line in trace if line.endswith("\n")]
+        return Run(process.returncode, text, results, time.monotonic() - started)
+
+    def play(self, *words: str, **options) -> Run:
+        """A whole run; options as for start()."""
+        return self.finish(self.start(*words, **options))
+
+    # -- hosts
+
+    def on(self, host: str, command: str, check: bool = True) -> str:
+        """Run a shell command on a host as root; returns its output."""
+        done = subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), "exec", self.mark, host, "--", "sh", "-c", command], capture_output=True, text=True, check=False)
+        assert not check or done.returncode == 0, "%s: %s\n%s%s" % (host, command, done.stdout, done.stderr)
+        return done.stdout
+
+    def everywhere(self, command: str, check: bool = True) -> dict:
+        """The same on all hosts at once."""
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            return dict(zip(self.hosts, pool.map(lambda host: self.on(host, command, check), self.hosts)))
+
+    def room(self, verb: str, *words: str) -> None:
+        """A command of tests/hosts for this run, such as reboot HOST."""
+        subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), verb, self.mark, *words], check=True, capture_output=True, text=True)
+
+    def shown(self, host: str) -> dict:
+        """What the host's agent shows."""
+        return json.loads(self.on(host, "gatecontrol-agent show --json"))
+
+    # -- the server
+
+    def ask(self, verb: str, url: str | None = None, **given):
+        """Has a running server's administration do a verb (tests/gateserver)."""
+        return running.ask(url or self.url, verb, given)
+
+    def peers(self, url: str | None = None) -> dict:
+        """The server's peers by name."""
+        return {peer["name"]: peer for peer in self.ask("peer", url, action="list")}
+
+    def log(self, url: str | None = None, **filters) -> list:
+        """The server's log."""
+        return self.ask("log", url, **filters)
+
+    def mark_log(self, url: str | None = None) -> int:
+        """The number of the log's last entry, for log(since=...)."""
+        return max([entry["id"] for entry in self.log(url, limit=1)] or [0])
+
+    def fault(self, kind: str, **how):
+        """Switches a fault on."""
+        return self.ask("fault", action="on", fault=dict(how, kind=kind))
+
+    def no_faults(self) -> None:
+        """Switches all faults off."""
+        self.ask("fault", action="off")
+
+    def token(self, host: str, scopes: str = "client", peer_id=None, url: str | None = None) -> str:
+        """A new token."""
+        return self.ask("token", url, name=host, scopes=scopes, peer_id=peer_id)["token"]
+
+    def give(self, host: str) -> str:
+        """A new client token for a host, kept as its gatecontrol_token in the run's host_vars."""
+        token = self.token(host)
+        (self.folder / "host_vars" / (host + ".yml")).write_text("gatecontrol_token: %s\n" % token)
+        return token
+
+    def server(self, task: str) -> None:
+        """Run server_start.yml or server_stop.yml."""
+        self.play(playbook=HERE / "server_power.yml", server_task=task).ok()
+
+
+def until(probe, seconds: float, pause: float = 0.5):
+    """The first true answer of probe() within so many seconds, else the last one."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = probe()
+        if answer or time.monotonic() > end:
+            return answer
+        time.sleep(pause)
