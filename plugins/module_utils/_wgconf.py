@@ -234,8 +234,8 @@ def render(config):
 
 
 def stripped(config, fwmark=None, listen_port=None):
-    """The text for `wg syncconf`. It sets fwmark and listen port back and leaves a peer's preshared key and keepalive as they are where it is
-    not told: so the live fwmark and listen port (int) fill in what the config leaves open, and what a peer has not is said to be off."""
+    """The text for `wg syncconf`. Not told otherwise, it sets fwmark and listen port back and leaves a peer's preshared key and keepalive:
+    so the live fwmark and listen port (int) fill in what the config leaves open, and what a peer has not is said to be off."""
     _complete(config)
     live = {name: value for name, value in (("ListenPort", listen_port), ("FwMark", fwmark)) if value}
     off = {"PresharedKey": base64.b64encode(bytes(32)).decode(), "PersistentKeepalive": "off"}

@@ -70,7 +70,8 @@ def test_servers_text_is_rendered_as_it_is():
 def test_wg_quicks_normalisation():
     loose = (
         "# note\n[interface] # x\n\tprivatekey=%s\nADDRESS = 10.8.0.2\n Address=fd00::2/64\ndns = 10.8.0.1,10.8.0.3 corp.example\n"
-        "table = AUTO\nfwmark = 0xca6c\nlistenport = 0\n[PEER]\npublickey = %s #c\nAllowedIPs = 10.9.0.7/16, 10.9.0.0/16\nallowedips=fd00::/8\n"
+        "table = AUTO\nfwmark = 0xca6c\nlistenport = 0\n[PEER]\npublickey = %s #c\nAllowedIPs = 10.9.0.7/16, 10.9.0.0/16\n"
+        "allowedips=fd00::/8\n"
         "PersistentKeepalive = off\n\n" % (PRIVATE, PUBLIC)
     )
     config = _wgconf.parse(loose)

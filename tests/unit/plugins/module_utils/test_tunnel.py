@@ -1,0 +1,483 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tunnel on a host made of dicts: plans, steps, armed changes and a crash at every point of them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import pathlib
+
+import pytest
+from fake_host import Crash, FakeHost
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _services, _tunnel, _wgconf
+
+INTERFACE, UNIT = "wg0", "wg-quick@wg0.service"
+PRIVATE, PUBLIC, OTHER = (base64.b64encode(os.urandom(32)).decode() for _ in range(3))
+SSH = "203.0.113.5 40000 192.0.2.10 22"
+RULE = ["-4", "rule", "add", "from", "192.0.2.10", "lookup", "main"]
+
+
+def config(allowed="10.88.0.0/24", public=PUBLIC, endpoint="192.0.2.1:51820", interface="", peer=""):
+    return _wgconf.parse(
+        "[Interface]\nPrivateKey = %s\nAddress = 10.88.0.2/32\n%s[Peer]\nPublicKey = %s\nEndpoint = %s\nAllowedIPs = %s\n%s"
+        % (PRIVATE, interface, public, endpoint, allowed, peer)
+    )
+
+
+@pytest.fixture
+def host(tmp_path):
+    with FakeHost(tmp_path) as fake:
+        fake.answering = (PUBLIC, "192.0.2.1:51820")
+        yield fake
+
+
+def observe(host, kept=None):
+    return _tunnel.observe(host.run, INTERFACE, host.root, kept)
+
+
+def take(host, wanted, kept=None, applied=None):
+    step = _tunnel.plan(wanted, observe(host, kept), applied, kept)
+    _tunnel.apply(host.run, host.services, host.store, INTERFACE, step, wanted, kept)
+    return step
+
+
+def file_text(host):
+    path = pathlib.Path(_tunnel.config_path(host.store, INTERFACE))
+    return path.read_text() if path.exists() else None
+
+
+# --- plans
+
+
+@pytest.mark.parametrize(
+    "second, action, reason",
+    [
+        (config(), "none", None),
+        (config("10.88.0.0/24, 10.9.0.0/16"), "sync", "allowed IPs differ: + 10.9.0.0/16"),
+        (config("10.88.0.0/24, 10.9.0.0/16"), "sync", "route 10.9.0.0/16 in table 254 is missing"),
+        (config(peer="PersistentKeepalive = 25\n"), "sync", "keepalive is 0 s, should be 25 s"),
+        (config(peer="PresharedKey = %s\n" % OTHER), "sync", "the preshared key differs"),
+        (config(endpoint="192.0.2.9:51820"), "sync", "endpoint 192.0.2.1:51820, should be 192.0.2.9:51820"),
+        (config(public=OTHER), "sync", "is missing"),
+        (config("0.0.0.0/0"), "restart", "the default route for IPv4 should go through the tunnel"),
+        (config("10.88.0.0/24, ::/0"), "restart", "the default route for IPv6 should go through the tunnel"),
+        (config(interface="MTU = 1280\n"), "restart", "MTU is 1420, should be 1280"),
+        (config(interface="DNS = 10.88.0.1\n"), "restart", "DNS differs: + 10.88.0.1"),
+        (config(interface="FwMark = 7\n"), "restart", "fwmark is off, should be 7"),
+        (config(interface="ListenPort = 7\n"), "restart", "ListenPort is 40001, should be 7"),
+        (config(interface="Table = off\n"), "restart", "Table changes"),
+        (config(interface="Address = 10.88.0.3/32\n"), "restart", "addresses differ: + 10.88.0.3/32"),
+    ],
+)
+def test_plan(host, second, action, reason):
+    take(host, config())
+    step = _tunnel.plan(second, observe(host), config())
+    assert step.action == action
+    assert reason is None and not step.reasons or any(reason in text for text in step.reasons), step.reasons
+    _tunnel.apply(host.run, host.services, host.store, INTERFACE, step, second)
+    assert (host.log.count(("stop", UNIT)), file_text(host)) == (2 if action == "restart" else 1, _wgconf.render(second))
+
+
+def test_hooks(host):
+    hooked = _wgconf.parse(
+        _wgconf.render(config()).replace("[Interface]", "[Interface]\nPostUp = ip route add 10.5.0.0/16 dev %i"), allow_hooks=True
+    )
+    take(host, hooked)
+    host.links[INTERFACE]["routes"].append(["10.5.0.0/16", 254, "boot"])
+    assert _tunnel.plan(hooked, observe(host)).action == "none", "a hook may have set it"
+    assert _tunnel.plan(config(), observe(host), hooked).action == "restart"
+
+
+def endpoint_plan(host, wanted, live, age, applied, resolve=None):
+    take(host, config())
+    running = observe(host)
+    running.peers[PUBLIC].update(endpoint=live, handshake=1000 - age)
+    return _tunnel.plan(config(endpoint=wanted), running, applied and config(endpoint=applied), now=1000, resolve=resolve).action
+
+
+@pytest.mark.parametrize(
+    "wanted, live, age, applied, action",
+    [
+        ("192.0.2.1:51820", "192.0.2.1:51820", 9999, None, "none"),
+        ("192.0.2.1:51820", "198.51.100.1:51820", 10, "192.0.2.1:51820", "none"),  # it roamed
+        ("192.0.2.1:51820", "198.51.100.1:51820", 999, "192.0.2.1:51820", "sync"),  # and died
+        ("192.0.2.1:51820", "198.51.100.1:51820", 10, None, "sync"),
+        ("192.0.2.1:51820", "198.51.100.1:51820", 10, "198.51.100.1:51820", "sync"),
+        ("gate.example:51820", "198.51.100.1:51820", 10, None, "none"),
+        ("gate.example:51820", "198.51.100.1:51820", 10, "gate.example:51820", "none"),
+        ("gate.example:51820", "198.51.100.1:51820", 10, "old.example:51820", "sync"),
+        ("gate.example:51820", "198.51.100.1:40000", 10, None, "sync"),
+        ("gate.example:51820", None, 10, "gate.example:51820", "sync"),
+        ("[2001:db8::1]:51820", "[2001:db8:0::1]:51820", 999, None, "none"),
+    ],
+)
+def test_endpoints(host, wanted, live, age, applied, action):
+    assert endpoint_plan(host, wanted, live, age, applied) == action
+
+
+def test_names_are_resolved_only_when_the_session_is_dead(host):
+    asked = []
+
+    def resolve(name):
+        asked.append(name)
+        return {"192.0.2.9"}
+
+    arguments = ("gate.example:51820", "198.51.100.1:51820")
+    assert endpoint_plan(host, *arguments, 10, "gate.example:51820", resolve) == "none" and not asked
+    assert endpoint_plan(host, *arguments, 999, "gate.example:51820", resolve) == "sync" and asked == ["gate.example"]
+    assert endpoint_plan(host, *arguments, 999, "gate.example:51820", lambda name: set()) == "none"
+    assert _tunnel.resolve_name("name.invalid") == set()
+    assert "127.0.0.1" in _tunnel.resolve_name("127.0.0.1")
+
+
+def test_no_tunnel(host):
+    assert _tunnel.plan(None, None).action == "none"
+    assert _tunnel.plan(config(), None).action == "up"
+    take(host, config())
+    assert _tunnel.plan(None, observe(host)).action == "down"
+
+
+# --- steps
+
+
+def test_a_steady_look_costs_three_processes(host):
+    take(host, config())
+    calls = []
+    _tunnel.observe(lambda argv, stdin=None: calls.append(argv) or host.run(argv, stdin), INTERFACE, host.root)
+    assert len(calls) == 3
+
+
+def test_interface_names_are_checked():
+    for name in ("wg0/../x", "a" * 16, "wg=0", "wg 0", ""):
+        with pytest.raises(_tunnel.TunnelError):
+            _tunnel.unit_of(name)
+    assert _tunnel.unit_of("wg-0.a_b") == "wg-quick@wg-0.a_b.service"
+
+
+def test_missing_programs_are_named(host):
+    def missing(argv, stdin=None):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    for run in (missing, lambda argv, stdin=None: (127, "", "")):
+        with pytest.raises(_tunnel.TunnelError, match="wireguard-tools"):
+            _tunnel.observe(run, INTERFACE)
+        assert _tunnel.backend(run) is None
+
+
+def test_errors_hold_no_key():
+    with pytest.raises(_tunnel.TunnelError) as caught:
+        _tunnel.observe(lambda argv, stdin=None: (1, "", "Line unrecognized: `PrivateKey=%s'" % PRIVATE), INTERFACE)
+    assert PRIVATE not in str(caught.value) and "(masked)" in str(caught.value)
+
+
+def test_a_stranger_in_the_key_is_an_error(host):
+    take(host, config())
+    host._setconf = lambda link, text, sync=False: link.update(private=None)
+    with pytest.raises(_tunnel.TunnelError, match="does not have the key of its config"):
+        take(host, config(peer="PersistentKeepalive = 25\n"))
+
+
+def test_a_tunnel_that_does_not_start_is_put_back(host):
+    take(host, config())
+    begin = host.services.start
+
+    def fail_once(unit, limit=30):
+        host.services.start = begin
+        raise _services.ServiceError("no")
+
+    host.services.start = fail_once
+    before = host.seen(INTERFACE)
+    with pytest.raises(_tunnel.TunnelError, match="as it was before: no"):
+        take(host, config("0.0.0.0/0"))
+    assert host.seen(INTERFACE) == before and file_text(host) == _wgconf.render(config())
+
+
+@pytest.mark.parametrize("answers, found", [((0, 0, 0), "kernel"), ((1, 1, 0), "wireguard-go"), ((1, 1, 1), None)])
+def test_backend(answers, found):
+    calls = []
+
+    def run(argv, stdin=None):
+        calls.append(argv)
+        return answers[0 if argv[2] == "add" else 1] if argv[0] == "ip" else answers[2], "", "no"
+
+    assert _tunnel.backend(run) == found
+    made = [argv[3] for argv in calls if argv[:3] == ["ip", "link", "add"]]
+    assert (["ip", "link", "delete", "dev", made[0]] in calls) == (found == "kernel") and len(made[0]) <= 15
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({}, None),
+        ({"usr/sbin/resolvconf": ""}, None),
+        (
+            {"sbin/resolvconf": "", "run/resolvconf/interfaces/wg0": "# x\nnameserver 10.88.0.1\nsearch a.example b.example\n"},
+            {"10.88.0.1", "a.example", "b.example"},
+        ),
+        ({"sbin/resolvconf": "", "run/resolvconf/interfaces/eth0": "nameserver 192.0.2.1\n"}, set()),
+        (
+            {
+                "sbin/resolvconf": "",
+                "etc/resolvconf/interface-order": "lo.inet\nlo\ntun*\n",
+                "run/resolvconf/interface/tun.wg0": "nameserver 10.88.0.1\n",
+            },
+            {"10.88.0.1"},
+        ),
+        (
+            {
+                "usr/bin/resolvectl": "",
+                "sbin/resolvconf": "../usr/bin/resolvectl",
+                "run/systemd/resolve/netif/9": "SERVERS=10.88.0.1 10.88.0.2\nDOMAINS=~.\n",
+            },
+            {"10.88.0.1", "10.88.0.2"},
+        ),
+        ({"usr/bin/resolvectl": "", "sbin/resolvconf": "../usr/bin/resolvectl"}, set()),
+    ],
+    ids=[
+        "no resolvconf",
+        "unknown",
+        "openresolv",
+        "openresolv, none",
+        "resolvconf of Debian",
+        "systemd-resolved",
+        "systemd-resolved, none",
+    ],
+)
+def test_dns_as_each_resolver_keeps_it(tmp_path, files, expected):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(text) if text.startswith("..") else path.write_text(text)
+    assert _tunnel._dns(str(tmp_path), "wg0", 9) == expected
+
+
+# --- armed changes
+
+
+def armed(host, wanted, confirm_by="server", **values):
+    host.store.save("candidate", _wgconf.render(wanted))
+    return _tunnel.arm(host.store, INTERFACE, confirm_by=confirm_by, clock=host.clock, **values)
+
+
+def run_armed(host, **values):
+    return _tunnel.run_armed(host.run, host.services, host.store, sleep=host.sleep, clock=host.clock, probe=lambda *words: None, **values)
+
+
+def test_arming_touches_nothing_of_the_tunnel(host):
+    take(host, config())
+    before, text = host.seen(INTERFACE), file_text(host)
+    armed(host, config("0.0.0.0/0"))
+    assert (host.seen(INTERFACE), file_text(host)) == (before, text)
+    with pytest.raises(_tunnel.TunnelError, match="another change of wg0 is under way"):
+        armed(host, config())
+    host.store.save("candidate", "[Interface]\n")
+    with pytest.raises(_wgconf.ConfigError):
+        _tunnel.arm(host.store, INTERFACE)
+
+
+def test_it_works_with_the_old_file_until_the_tunnel_is_down(host):
+    take(host, config())
+    armed(host, config("0.0.0.0/0"))
+    host.log.clear()
+    assert run_armed(host)["ok"]
+    order = [what for what in host.log if what in (("stop", UNIT), ("start", UNIT)) or what[0] == "write" and what[1].endswith("wg0.conf")]
+    assert [what[0] for what in order] == ["stop", "write", "start"]
+
+
+@pytest.mark.parametrize("failure", ["prove", "raise", "peer", "controller", "candidate"])
+def test_every_failure_leads_back(host, failure):
+    take(host, config())
+    before, accepted = host.seen(INTERFACE), []
+    identity = armed(
+        host,
+        config("0.0.0.0/0", public=OTHER if failure == "peer" else PUBLIC),
+        confirm_by="controller" if failure == "controller" else "server",
+    )
+    if failure == "candidate":
+        host.store.save("candidate", "nonsense")
+
+    def prove():
+        if failure == "raise":
+            raise RuntimeError("a bug")
+        return "the server said 502" if failure == "prove" else None
+
+    begin = host.time
+    verdict = run_armed(host, prove=prove, accept=lambda: accepted.append(1))
+    assert (verdict["id"], verdict["ok"]) == (identity, False)
+    assert {"prove": "502", "raise": "a bug", "peer": "no answer", "controller": "within 40 s", "candidate": "KEY = VALUE"}[
+        failure
+    ] in verdict["reason"]
+    assert (host.seen(INTERFACE), file_text(host), accepted) == (before, _wgconf.render(config()), [])
+    assert host.time - begin < 45
+    assert host.store.load("pending") is None and host.store.load("verdict") == verdict
+
+
+def test_confirmation_counts_only_for_its_own_change(host):
+    take(host, config())
+    armed(host, config("0.0.0.0/0"), confirm_by="controller")
+    host.store.save("confirm", "an earlier change")
+    assert _tunnel.confirm(host.store, "an earlier change", 1, host.sleep, host.clock) is None
+    assert run_armed(host)["ok"] is False
+    identity, asked = armed(host, config("0.0.0.0/0"), confirm_by="controller"), []
+
+    def sleep(seconds):
+        host.sleep(seconds)
+        if not asked and host.time > host.store.load("pending")["armed"] + 10:
+            asked.append(_tunnel.confirm(host.store, identity, 0, host.sleep, host.clock))
+
+    verdict = _tunnel.run_armed(host.run, host.services, host.store, sleep=sleep, clock=host.clock, probe=lambda *words: None)
+    assert verdict["ok"] and asked == [None]
+    assert _tunnel.confirm(host.store, identity, 5, host.sleep, host.clock) == verdict
+    assert _tunnel.run_armed(host.run, host.services, host.store) is None
+
+
+def test_a_tunnel_that_was_down_stays_down(host):
+    take(host, config())
+    host.services.stop(UNIT)
+    armed(host, config("0.0.0.0/0"))
+    assert not run_armed(host, prove=lambda: "no")["ok"]
+    assert observe(host) is None and file_text(host) == _wgconf.render(config())
+
+
+def test_a_file_that_is_not_ours_comes_back_as_it_was(host):
+    take(host, config())
+    text = "# by hand\n" + _wgconf.render(config()).replace("[Peer]", "SaveConfig = false\n\n[Peer]")
+    pathlib.Path(_tunnel.config_path(host.store, INTERFACE)).write_text(text)
+    started, parse = [], host._wg_quick
+    host._wg_quick = lambda words, stdin: (
+        started.append(words) if "SaveConfig" in file_text(host) and words[0] == "up" else parse(words, stdin)
+    )
+    host._down = lambda interface, wanted: host.links.pop(interface)
+    armed(host, config("0.0.0.0/0"))
+    host.services.stop = lambda unit: host.links.pop(INTERFACE, None) and host.active.clear()
+    assert not run_armed(host, prove=lambda: "no")["ok"]
+    assert file_text(host) == text and started == [["up", INTERFACE]]
+
+
+def test_an_interrupted_change_is_taken_over_with_its_way_back(host):
+    take(host, config())
+    armed(host, config("0.0.0.0/0"))
+    host.crash_at = host.steps + 5
+    with pytest.raises(Crash):
+        run_armed(host)
+    host.crash_at = None
+    assert host.store.load("verdict") is None and ("stop", UNIT) in host.log[-3:]
+    host.time += 200
+    armed(host, config("10.9.0.0/16"))
+    assert not run_armed(host, prove=lambda: "no")["ok"]
+    assert file_text(host) == _wgconf.render(config()) and _tunnel.plan(config(), observe(host)).action == "none"
+
+
+def story(host, good):
+    """One change from its arming to its verdict; the accepted texts."""
+    accepted = []
+    try:
+        armed(host, config("0.0.0.0/0"), kept=RULE)
+        run_armed(host, prove=lambda: None if good else "no", accept=lambda: accepted.append(file_text(host)))
+    except Crash:
+        pass
+    return accepted
+
+
+@pytest.mark.parametrize("good", [True, False])
+@pytest.mark.parametrize("had", [True, False])
+@pytest.mark.parametrize("reboot", [True, False])
+def test_a_crash_at_any_point_is_recovered_from(tmp_path, good, had, reboot):
+    """Killed before each single step, then rebooted or not: the old tunnel or the proven new one, file, interface and rules alike."""
+    old, new, points = config(), config("0.0.0.0/0"), 0
+    crash_at = 0
+    while True:
+        with FakeHost(tmp_path / str(crash_at)) as host:
+            host.answering = (PUBLIC, "192.0.2.1:51820")
+            if had:
+                take(host, old)
+            host.steps, host.crash_at = 0, crash_at or None
+            accepted = story(host, good)
+            if crash_at and host.steps < crash_at:
+                break
+            began, host.crash_at = host.store.text("pending") is not None, None
+            if reboot:
+                host.reboot()
+            verdict = _tunnel.recover(host.run, host.services, host.store, live=not reboot, accept=lambda: accepted.append(file_text(host)))
+            if reboot:
+                host.boot()
+            assert (verdict is not None) == began
+            final = host.store.load("verdict")
+            ok = bool(final and final["ok"])
+            assert ok <= good and bool(accepted) == ok and set(accepted) <= {_wgconf.render(new)}
+            wanted = new if ok else old if had else None
+            kept = RULE if ok else None
+            assert file_text(host) == (_wgconf.render(wanted) if wanted else None)
+            running = observe(host, kept)
+            assert _tunnel.plan(wanted, running, wanted, kept).reasons == []
+            assert host.enabled == ({UNIT} if wanted else set())
+            assert _tunnel.kept_path(host.store, INTERFACE) == kept
+            assert ok or not (host.rules[4] or host.rules[6])
+            assert not any(os.path.exists(host.store.path(name)) for name in ("pending", "confirm", "last_good")) or not began
+            points += 1
+        crash_at += 1
+    assert points > 15
+
+
+# --- the controller's path
+
+
+def test_kept_path_comes_and_goes_with_its_drop_in(host):
+    take(host, config())
+    path = os.path.join(host.root, _tunnel.DROP_IN % INTERFACE)
+    assert _tunnel.keep(host.run, host.services, host.store, INTERFACE, RULE)
+    assert not _tunnel.keep(host.run, host.services, host.store, INTERFACE, RULE)
+    assert os.stat(path).st_mode & 0o777 == 0o644
+    assert _tunnel.kept_path(host.store, INTERFACE) == RULE
+    assert take(host, config("0.0.0.0/0"), RULE).action == "restart"
+    assert host.rules[4][0]["src"] == "192.0.2.10"
+    host.rules[4].append(host.rules[4].pop(0))
+    host.rules[4][-1]["priority"] = 32766
+    assert _tunnel.plan(config("0.0.0.0/0"), observe(host), kept=RULE).action == "sync", "behind the tunnel's rules it has no effect"
+    assert _tunnel.keep(host.run, host.services, host.store, INTERFACE, None)
+    assert not os.path.exists(os.path.dirname(path)) and all(rule["src"] == "all" for rule in host.rules[4])
+
+
+def route_answers(gateway="192.0.2.254", match=()):
+    def run(argv, stdin=None):
+        if "get" in argv:
+            return 0, '[{"dst": "x", "gateway": "%s", "dev": "eth0"}]' % gateway, ""
+        return 0, "[%s]" % ", ".join('{"dst": "%s", "dev": "eth0"}' % network for network in ("default", *match)), ""
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "allowed, ssh, match, kept",
+    [
+        ("0.0.0.0/0", SSH, (), RULE),
+        ("::/0", SSH, (), None),
+        ("::/0", "2001:db8::5 1 2001:db8::10 22", (), ["-6", "rule", "add", "from", "2001:db8::10", "lookup", "main"]),
+        ("0.0.0.0/0", "::ffff:203.0.113.5 1 ::ffff:192.0.2.10 22", (), RULE),
+        ("203.0.0.0/8", SSH, (), ["-4", "route", "replace", "203.0.113.5/32", "via", "192.0.2.254", "dev", "eth0"]),
+        ("203.0.0.0/8", SSH, ("203.0.113.0/24",), None),
+        (
+            "203.0.113.0/24",
+            SSH,
+            ("203.0.0.0/16", "203.0.113.5"),
+            ["-4", "route", "replace", "203.0.113.5/32", "via", "192.0.2.254", "dev", "eth0"],
+        ),
+        ("0.0.0.0/0, 203.0.0.0/8", SSH, (), ["-4", "route", "replace", "203.0.113.5/32", "via", "192.0.2.254", "dev", "eth0"]),
+        ("0.0.0.0/0", "fe80::1%eth0 1 fe80::2%eth0 22", (), None),
+        ("0.0.0.0/0", None, (), None),
+    ],
+)
+def test_reachability(allowed, ssh, match, kept):
+    assert _tunnel.reachability(route_answers(match=match), config(allowed), INTERFACE, ssh) == {
+        "kept": kept,
+        "through": False,
+        "reason": None,
+    }
+
+
+@pytest.mark.parametrize("table", ["off", "1234"])
+def test_other_tables_capture_nothing(table):
+    assert _tunnel.reachability(route_answers(), config("0.0.0.0/0", interface="Table = %s\n" % table), INTERFACE, SSH)["kept"] is None
