@@ -21,7 +21,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _checked, params = self.validate_argument_spec(argument_spec=_options.HOST_INFO)
-        token, peers_token = params.pop("token"), params.pop("peers_token")
+        token, peers_token, controller = (params.pop(key) for key in ("token", "peers_token", "controller"))
         if token:
             params["token_digest"] = _enrollment.digest(token.strip())
         answer = self._ask_agent(params)
@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
             answer = self._execute_module("callmetechie.gatecontrol.gatecontrol_host_info",
                                           {key: value for key, value in params.items() if value is not None}, task_vars=task_vars)
         if peers_token and answer.get("in_sync") and answer.get("reporting") == "none" and params["check"]:
-            self._ask_server(params, peers_token, answer)
+            self._ask_server(dict(params["settings"] or {}, token=peers_token, **(controller or {})), answer)
         result.update(answer)
         return result
 
@@ -52,14 +52,12 @@ class ActionModule(ActionBase):
                     return None
         return None
 
-    def _ask_server(self, params, peers_token, answer):
+    def _ask_server(self, options, answer):
         """The config check of a host without a token of its own, from here and at most every sync_interval."""
-        settings = params["settings"] or {}
-        last = answer.get("last_check") or 0
-        if answer["now"] - last < settings.get("sync_interval", 300):
+        if answer["now"] - (answer.get("last_check") or 0) < options.get("sync_interval", 300):
             return
         try:
-            api = _api.Api(dict(settings, token=peers_token, max_wait=0))
+            api = _api.Api(dict(options, max_wait=0))
             updated = api.peer_config(answer["peer_id"])["hash"] != answer["hash"]
             answer["server"] = {"asked": True, "updated": updated}
             if updated:

@@ -64,7 +64,7 @@ INSTALLATION = {"launcher": {"type": "str"}, "units": {"type": "dict"}, "setting
 HOST_INFO = dict(
     INSTALLATION, state={"type": "str", "choices": ["present", "absent"], "default": "present"}, url={"type": "str"}, interface={"type": "str"},
     token={"type": "str", "no_log": True}, token_digest={"type": "str", "no_log": False}, peers_token={"type": "str", "no_log": True},
-    check={"type": "bool", "default": True})
+    controller={"type": "dict"}, check={"type": "bool", "default": True})
 TUNNEL = dict(
     INTERFACE, state={"type": "str", "choices": ["up", "down", "absent"], "default": "up"}, staged={"type": "bool", "default": False},
     confirm_timeout={"type": "int", "default": 40}, keep_reachable={"type": "bool", "default": True}, ssh_connection={"type": "str"},

@@ -40,6 +40,9 @@ options:
       - For hosts without a token of their own (RV(reporting=none)) the action asks the server from the controller with this token, at most every
         C(sync_interval) of O(settings).
     type: str
+  controller:
+    description: O(settings) that differ for the request made from the controller, such as C(ca_path).
+    type: dict
   check:
     description: Whether the server is asked for a new config.
     type: bool
