@@ -1,0 +1,86 @@
+"""The files of a host's enrollment: whole or not at all, private, and read back as they were."""
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.fixture
+def store(tmp_path):
+    return _enrollment.Store(str(tmp_path))
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def test_a_digest_is_sha256_in_hex():
+    assert _enrollment.digest("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert _enrollment.digest("ü") == _enrollment.digest("ü".encode())
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_back_as_they_were(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("any") / "file"
+    path.write_bytes(data)
+    text = _enrollment.read_text(str(path))
+    _enrollment.write_text(str(path), text)
+    assert path.read_bytes() == data
+
+
+def test_files_are_private_and_folders_too(store):
+    for name in _enrollment.FILES:
+        store.save(name, "x")
+        assert mode(store.path(name)) == 0o600 and mode(os.path.dirname(store.path(name))) == 0o700
+
+
+def test_objects_and_texts(store):
+    assert store.load("enrollment") is None and store.text("token") is None
+    store.save("enrollment", {"peer_id": 5})
+    store.save("token", "gc_x\n")
+    assert store.load("enrollment") == {"peer_id": 5} and store.text("token") == "gc_x\n"
+    assert store.drop("enrollment", "token") and not store.drop("enrollment", "token")
+    assert store.load("enrollment") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "5", "null", "\x00"])
+def test_a_damaged_record_is_none(store, text):
+    store.save("enrollment", text)
+    assert store.load("enrollment") is None
+
+
+def test_a_folder_in_the_place_of_a_file_is_no_file(store, tmp_path):
+    (tmp_path / "etc").write_text("a file", encoding="ascii")
+    assert store.text("token") is None and not store.drop("token")
+
+
+@pytest.mark.parametrize("broken", ["fsync", "rename", "fchmod"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(store, monkeypatch, broken):
+    store.save("token", "old")
+
+    def fail(*_args):
+        raise OSError(28, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, broken, fail)
+        with pytest.raises(OSError):
+            store.save("token", "new")
+    assert store.text("token") == "old" and os.listdir(os.path.dirname(store.path("token"))) == ["token"]
+
+
+def test_mode_and_owner(tmp_path):
+    path = str(tmp_path / "file")
+    _enrollment.write_text(path, "x", 0o640, os.getuid(), os.getgid())
+    assert mode(path) == 0o640
+
+
+def test_a_link_is_replaced_and_its_target_left_alone(store, tmp_path):
+    (tmp_path / "elsewhere").write_text("untouched", encoding="ascii")
+    store.save("settings", {})
+    os.symlink(tmp_path / "elsewhere", store.path("token"))
+    store.save("token", "gc_x")
+    assert (tmp_path / "elsewhere").read_text(encoding="ascii") == "untouched" and not os.path.islink(store.path("token"))

@@ -1,0 +1,98 @@
+"""The collection as a whole: what stands in two places says the same."""
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+
+import pytest
+import yaml
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _options
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
+PLUGINS = CHECKOUT / "plugins"
+MODULES = sorted(path.stem for path in (PLUGINS / "modules").glob("gatecontrol_*.py"))
+UTILS = sorted((PLUGINS / "module_utils").glob("*.py"))
+
+
+def constants(module: str) -> dict:
+    """DOCUMENTATION, EXAMPLES and RETURN of a module, read without running it."""
+    tree = ast.parse((PLUGINS / "modules" / (module + ".py")).read_text(encoding="utf-8"))
+    names = ("DOCUMENTATION", "EXAMPLES", "RETURN")
+    return {node.targets[0].id: yaml.safe_load(node.value.value) for node in tree.body
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in names}
+
+
+def fragments(name: str) -> dict:
+    """The options a documentation fragment brings."""
+    short = name.removeprefix("callmetechie.gatecontrol.")
+    file, _dot, variable = short.partition(".")
+    tree = ast.parse((PLUGINS / "doc_fragments" / (file + ".py")).read_text(encoding="utf-8"))
+    fragment = next(node for node in tree.body if isinstance(node, ast.ClassDef))
+    text = next(node.value.value for node in fragment.body
+                if isinstance(node, ast.Assign) and node.targets[0].id == (variable or "documentation").upper())
+    return yaml.safe_load(text).get("options") or {}
+
+
+def documented(module: str) -> dict:
+    """All options of a module, those of its fragments included."""
+    documentation = constants(module)["DOCUMENTATION"]
+    options = {}
+    for name in documentation.get("extends_documentation_fragment") or []:
+        options.update(fragments(name))
+    return dict(options, **(documentation.get("options") or {}))
+
+
+def test_every_module_is_in_the_action_group():
+    runtime = yaml.safe_load((CHECKOUT / "meta/runtime.yml").read_text(encoding="utf-8"))
+    assert sorted(runtime["action_groups"]["gatecontrol"]) == MODULES
+
+
+def test_the_version_is_one():
+    galaxy = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text(encoding="utf-8"))
+    assert galaxy["version"] == _api.VERSION
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_documents_itself(module):
+    said = constants(module)
+    assert set(said) == {"DOCUMENTATION", "EXAMPLES", "RETURN"} and said["DOCUMENTATION"]["module"] == module
+    for task in said["EXAMPLES"]:
+        assert task["name"]
+        for called in [key for key in task if key.startswith("callmetechie.gatecontrol.")]:
+            unknown = set(task[called] or {}) - set(documented(called.removeprefix("callmetechie.gatecontrol.")))
+            assert not unknown, (task["name"], unknown)
+    assert any("callmetechie.gatecontrol." + module in task for task in said["EXAMPLES"])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_options_that_modules_share_mean_the_same(module):
+    shared = {**_options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY}
+    for name, option in documented(module).items():
+        if name in shared and name not in ("url", "token", "peers_token"):  # where these come from differs
+            assert option["type"] == shared[name]["type"], name
+
+
+@pytest.mark.parametrize("path", UTILS, ids=lambda path: path.stem)
+def test_module_utils_are_private_and_say_so(path):
+    text = path.read_text(encoding="utf-8")
+    if path.stem == "__init__":
+        assert not text.strip()
+        return
+    assert path.name.startswith("_") and "This module util is PRIVATE to the collection" in text
+    assert text.startswith("# Copyright: (c) ") and "SPDX-License-Identifier: GPL-3.0-or-later" in text.splitlines()[2]
+
+
+def test_urls_of_the_api_live_in_two_rooms_only():
+    found = {path.name for path in PLUGINS.rglob("*.py") if re.search(r'"/api/|"/login"|/client/', re.sub(r'""".*?"""', "", path.read_text(encoding="utf-8"), flags=re.S))}
+    assert found <= {"_api.py", "_session.py"}
+
+
+def test_what_the_agent_is_made_of_needs_nothing_but_the_standard_library():
+    for name in _agent.MODULES:
+        tree = ast.parse((PLUGINS / "module_utils" / (name + ".py")).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and not node.module:
+                assert {alias.name for alias in node.names} <= set(_agent.MODULES), name
+            names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            assert not any(part.split(".")[0] in ("ansible", "ansible_collections", "requests") for part in names if part), name
