@@ -5,7 +5,7 @@ import json
 import re
 import sqlite3
 
-from core import IPV4, Reply, leading_int, ok, refuse, route
+from core import IPV4, Reply, leading_int, ok, refuse, route, trimmed
 from store import is_past, password_hash
 
 CIDR = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}/\d{1,2}")
@@ -189,10 +189,13 @@ def create_user(call):
         raise call.fail(409, "users.duplicate")
     if role == "admin" and not password:
         raise refuse(400, "Password is required for admin users")
-    cursor = call.store.run(
-        "INSERT INTO users (username, display_name, email, role, password_hash) VALUES (?, ?, ?, ?, ?)", name.strip(),
-        call.field("displayName") or None, call.field("email") or None, role,
-        password_hash(str(password)) if role == "admin" else None)
+    try:
+        cursor = call.store.run(
+            "INSERT INTO users (username, display_name, email, role, password_hash) VALUES (?, ?, ?, ?, ?)", name.strip(),
+            trimmed(call.field("displayName")) or None, trimmed(call.field("email")) or None, role,
+            password_hash(str(password)) if role == "admin" else None)
+    except sqlite3.Error:
+        raise call.fail(500, "users.create") from None
     return ok(201, user=_user_row(call.store.one("SELECT * FROM users WHERE id = ?", cursor.lastrowid)))
 
 
@@ -215,13 +218,12 @@ def update_user(call):
     user = _user(call)
     if call.field("role") == "user":
         _not_last_admin(call, user)
-    columns = {"displayName": "display_name", "email": "email", "role": "role"}
     if call.field("role", "user") not in ("admin", "user"):
         raise call.fail(500, "users.update")
-    for name, column in columns.items():
+    for name, column in {"displayName": "display_name", "email": "email", "role": "role"}.items():
         if call.given(name):
             call.store.run("UPDATE users SET %s = ?, updated_at = datetime('now') WHERE id = ?" % column,
-                           call.field(name), user["id"])
+                           trimmed(call.field(name)) or None, user["id"])
     return ok(user=_user_row(_user(call)))
 
 

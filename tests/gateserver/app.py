@@ -15,7 +15,7 @@ import admin_api
 import client_api
 import control
 import eras
-import peers_api  # noqa: F401  (its routes)
+import peers_api  # noqa: F401  # pylint: disable=unused-import
 import session
 from core import ROUTES, Call, Gate, Refusal, Reply, refuse
 from faults import Faults
@@ -38,7 +38,7 @@ HELMET = {
 }
 LOGGED_HEADERS = ("User-Agent", "Accept-Language", "X-Client-Version", "X-Client-Platform", "X-Machine-Fingerprint", "X-Peer-Id")
 SECRET_WORDS = re.compile(r"gc_[0-9A-Za-z_]+")
-MALFORMED = Refusal(Reply(400, {"error": "Internal server error"}))
+MALFORMED = Reply(400, {"error": "Internal server error"})
 NOT_FOUND = Reply(404, {"error": "Not found"})
 
 
@@ -62,10 +62,10 @@ async def read_body(request):
         return {}
     try:
         body = json.loads(raw, parse_constant=_no_constant)
-    except ValueError:
-        raise MALFORMED from None
+    except (ValueError, RecursionError):
+        raise Refusal(MALFORMED) from None
     if not isinstance(body, (dict, list)):
-        raise MALFORMED
+        raise Refusal(MALFORMED)
     return body
 
 
@@ -102,7 +102,6 @@ def authenticate(call) -> None:
 def answer(call, handler) -> Reply:
     """Runs a request through all checks and its handler."""
     session.find(call)
-    call.rate_headers = {}
     public = call.path.startswith("/api/v1/client/update/") and call.era.has("update_public")
     if call.path == "/api/v1" or call.path.startswith("/api/v1/"):
         if not public:
@@ -176,7 +175,7 @@ def write_log(call, reply: Reply, started: float, fault) -> None:
         event = "login"
     elif call.path.startswith("/api/v1/client/"):
         event = call.path.removeprefix("/api/v1/client/")
-    body = getattr(call, "note", None) or _masked(call.body)
+    body = call.note or _masked(call.body)
     row = dict(
         method=call.method, path=call.path, query=SECRET_WORDS.sub("gc_***", call.request.query_string), status=reply.status,
         ms=round((time.monotonic() - started) * 1000, 2), token=call.token["name"] if call.token else None,
@@ -201,9 +200,7 @@ async def serve(request, handler):
         reply = refusal.reply
     store.begin()
     try:
-        token = sent_token(call)
-        name = store.one("SELECT name FROM tokens WHERE token_hash = ?", hashlib.sha256((token or "").encode()).hexdigest())
-        fault = request.app["faults"].take(call.method, call.path, name["name"] if name else "")
+        fault = request.app["faults"].take(call.method, call.path, store.token_name(sent_token(call)))
         if fault and fault.when == "before":
             reply = Reply(503, {"ok": False, "error": "Fault on demand"})
         elif reply is None:
@@ -212,9 +209,7 @@ async def serve(request, handler):
             except Refusal as refusal:
                 reply = refusal.reply
         if fault:
-            reply = fault.spoil(reply)
-            if fault.kind == "redirect":
-                reply.headers["Location"] = fault.url.rstrip("/") + request.path_qs
+            reply = fault.spoil(reply, request.path_qs)
         write_log(call, reply, started, fault)
         store.commit()
     except Exception:
@@ -241,12 +236,12 @@ def _found(handler):
 
 def make(gate: Gate) -> web.Application:
     """The web application for one era."""
-    app = web.Application(middlewares=[serve], client_max_size=1024**2)
+    app = web.Application(middlewares=[serve], client_max_size=1024**2 + 1)  # a body of 1 MB passes
     app["gate"], app["faults"] = gate, Faults()
     app.on_response_prepare.append(_strip_server)
     for method, path, ability, handler in ROUTES:
         if gate.era.has(ability):
             for verb in ("GET", "HEAD") if method == "GET" else (method,):
-                for form in {path, path.rstrip("/") + "/"}:
+                for form in sorted({path, path.rstrip("/") + "/"}):
                     app.router.add_route(verb, form, _found(handler))
     return app

@@ -19,8 +19,7 @@ def describe(call, platform, version) -> str:
     """The description of a peer that registers or shows its version."""
     label = "Desktop Client"
     if call.era.has("platform_label"):
-        label = {"android": "Android Client", "windows": "Desktop Client", "win32": "Desktop Client"}.get(
-            str(platform or "").lower(), "Client")
+        label = {"android": "Android Client", "windows": "Desktop Client", "win32": "Desktop Client"}.get(str(platform), "Client")
     return "%s (%s, v%s)" % (label, platform or "unknown", version or "?")
 
 
@@ -72,9 +71,8 @@ def check_machine(call) -> None:
         raise call.fail(403, "client.binding_mismatch")
 
 
-def own_peer(call, translated: bool = True, body_only: bool = False):
-    """The peer the request names, if the caller may have it. ``translated``: whether 'Peer not found' follows the
-    language; ``body_only``: where the first release looks for the id."""
+def own_peer(call, body_only: bool = False):
+    """The peer the request names, if the caller may have it. ``body_only``: where the first release looks for the id."""
     if call.era.has("binding"):
         wanted = call.query.get("peerId") or call.headers.get("X-Peer-Id") or call.field("peerId")
         if not wanted:
@@ -91,7 +89,7 @@ def own_peer(call, translated: bool = True, body_only: bool = False):
             raise refuse(400, "Peer ID is required" if body_only else call.t("client.peer_id_required"))
     peer = call.store.peer(number(wanted))
     if peer is None:
-        raise refuse(404, call.t("peers.not_found") if translated else "Peer not found")
+        raise call.fail(404, "peers.not_found")
     return peer
 
 
@@ -181,12 +179,11 @@ def config_check(call):
 
 @route("POST", "/api/v1/client/heartbeat")
 def heartbeat(call):
-    peer = own_peer(call, translated=False, body_only=True)
+    peer = own_peer(call, body_only=True)
     call.store.run("UPDATE peers SET updated_at = datetime('now') WHERE id = ?", peer["id"])
     hostname = call.field("hostname")
     if isinstance(hostname, str) and call.era.has("heartbeat_hostname") and call.gate.features["internal_dns"]:
-        problem = hostname_problem(hostname)
-        if not problem:
+        if not hostname_problem(hostname):
             set_hostname(call, peer, hostname, "agent")
     if call.era.has("peer_enabled"):
         return ok(peerEnabled=peer["enabled"] == 1)
@@ -195,13 +192,13 @@ def heartbeat(call):
 
 @route("POST", "/api/v1/client/status")
 def status(call):
-    own_peer(call, translated=False, body_only=True)
+    own_peer(call, body_only=True)
     return ok()
 
 
 @route("GET", "/api/v1/client/peer-info", "binding")
 def peer_info(call):
-    peer = own_peer(call, translated=False)
+    peer = own_peer(call)
     return ok(peer={"id": peer["id"], "name": peer["name"], "enabled": peer["enabled"] == 1,
                     "expiresAt": peer["expires_at"] or None, "createdAt": peer["created_at"]})
 
@@ -236,8 +233,7 @@ def set_hostname(call, peer, text: str | None, source: str) -> dict:
 @route("POST", "/api/v1/client/peer/hostname", "hostnames")
 def peer_hostname(call):
     key = "hostname:%s" % (call.token["id"] if call.token else call.address)
-    allowed, headers = call.gate.hostname_limiter.hit(key, 3)
-    call.rate_headers = headers
+    allowed, call.rate_headers = call.gate.hostname_limiter.hit(key, 3)
     if not allowed:
         raise call.fail(429, "rate_limit.hostname")
     call.need_feature("internal_dns")
@@ -270,7 +266,7 @@ def split_tunnel(call):
 
 @route("GET", "/api/v1/client/traffic", "binding")
 def traffic(call):
-    peer = own_peer(call, translated=False)
+    peer = own_peer(call)
     total = {"rx": peer["total_rx"], "tx": peer["total_tx"]}
     return ok(traffic={period: total for period in ("total", "last24h", "last7d", "last30d")})
 

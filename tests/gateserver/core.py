@@ -51,6 +51,10 @@ def route(method: str, path: str, ability: str | None = None):
     return keep
 
 
+def is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
 def number(value):
     """A value as JavaScript's ``Number`` reads it, if it is a whole number; None for anything else."""
     if isinstance(value, bool):
@@ -59,19 +63,18 @@ def number(value):
         value = value.strip() or "0"
         if re.fullmatch(r"0[xX][0-9a-fA-F]+", value):
             return int(value, 16)
-        try:
-            value = float(value)
-        except ValueError:
+        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value, re.ASCII):
             return None
+        value = float(value)
     if isinstance(value, (int, float)) and abs(value) < 2**53 and value == int(value):
         return int(value)
     return None
 
 
 def leading_int(text, default: int = 0) -> int:
-    """The digits a text begins with, as JavaScript's ``parseInt`` reads them."""
-    found = re.match(r"\s*([+-]?\d+)", "" if text is None else str(text))
-    return int(found.group(1)) if found else default
+    """The digits a text begins with, as JavaScript's ``parseInt`` reads them; what no database holds is cut."""
+    found = re.match(r"\s*([+-]?[0-9]+)", "" if text is None else str(text))
+    return max(-2**53, min(int(found.group(1)[:20]), 2**53)) if found else default
 
 
 def trimmed(value) -> str:
@@ -195,11 +198,10 @@ class Call:
         self.headers, self.match = request.headers, request.match_info
         self.query = {name: request.query.getall(name)[0] if len(request.query.getall(name)) == 1
                       else request.query.getall(name) for name in request.query}
-        self.token = self.session = self.user = None
-        self.scopes = []
-        self.new_cookie = None
-        language = self.query.get("lang")
-        self.language = texts.language(language, request.headers.get("Accept-Language"))
+        self.token = self.session = self.user = self.new_cookie = None
+        self.scopes, self.rate_headers = [], {}
+        self.note = None  # what the log shows instead of the body
+        self.language = texts.language(self.query.get("lang"), request.headers.get("Accept-Language"))
 
     def t(self, key: str) -> str:
         return texts.text(key, self.language)
@@ -219,7 +221,7 @@ class Call:
         """The caller's address; X-Forwarded-For is believed from loopback only."""
         address = self.request.remote or ""
         for hop in reversed(self.headers.get("X-Forwarded-For", "").split(",")):
-            if address.startswith("127.") or address == "::1":
+            if is_loopback(address):
                 address = hop.strip() or address
         return address
 

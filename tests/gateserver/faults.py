@@ -90,7 +90,7 @@ class Fault:
         self.hits += 1
         return True
 
-    def spoil(self, reply: Reply) -> Reply:
+    def spoil(self, reply: Reply, path: str) -> Reply:
         """The answer as this fault wants it; what happens on the wire only is left to ``send``."""
         if self.kind == "status":
             status = self.status or 503
@@ -101,7 +101,8 @@ class Fault:
         if self.kind == "invalid-json":
             return Reply(200, '{"ok":true,"config":"[Interface', {"Content-Type": "application/json; charset=utf-8"})
         if self.kind == "redirect":
-            return Reply(self.status or 307, "Temporary Redirect", {"Location": self.url, "Content-Type": "text/plain"})
+            return Reply(self.status or 307, "Temporary Redirect", {
+                "Location": self.url.rstrip("/") + path, "Content-Type": "text/plain; charset=utf-8"})
         if isinstance(reply.body, dict) and self.kind == "wrong-hash" and "hash" in reply.body:
             return reply._replace(body=dict(reply.body, hash=wgtext.config_hash("another text")))
         if isinstance(reply.body, dict) and self.kind == "config" and "config" in reply.body:

@@ -29,8 +29,9 @@ def find_peer(call):
     return peer
 
 
-def _row_id(text):
-    return number(text) if isinstance(text, (int, str)) and str(text).strip() else None
+def _row_id(value):
+    """The id a value stands for, or None: what is blank, true or false stands for none."""
+    return number(value) if str(value).strip() and not isinstance(value, bool) else None
 
 
 def _check_fields(call, creating: bool) -> None:

@@ -7,7 +7,7 @@ import secrets
 import time
 import urllib.parse
 
-from core import Refusal, Reply, ok, route
+from core import Refusal, Reply, is_loopback, ok, route
 
 LIFE = 24 * 3600
 COOKIE = "gc.sid"
@@ -27,7 +27,6 @@ def find(call) -> None:
         call.session = row
         if row["user_id"]:
             call.user = call.store.one("SELECT * FROM users WHERE id = ?", row["user_id"])
-            call.language = "en"
 
 
 def start(call, user_id: int | None) -> None:
@@ -116,7 +115,7 @@ for _path in PAGES:
 @route("GET", "/health")
 def health(call):
     detail = {}
-    if call.user or call.request.remote in ("127.0.0.1", "::1"):
+    if call.user or is_loopback(call.address):
         detail = {"version": call.era.version, "uptime": int(time.time() - call.gate.started), "db": True,
                   "wireguard": True, "caddy": True}
     return ok(**detail)

@@ -1,6 +1,7 @@
 """Everything the server remembers, in SQLite: written before the answer goes out, so that a killed server loses none of it."""
 from __future__ import annotations
 
+import datetime
 import hashlib
 import heapq
 import hmac
@@ -67,6 +68,10 @@ def now_iso() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + ".%03dZ" % (time.time() % 1 * 1000)
 
 
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 class Store:
     """The database. Callers open a transaction with ``begin`` and end it with ``commit`` or ``rollback``."""
 
@@ -83,14 +88,17 @@ class Store:
 
     # -------------------------------------------------------------- access
 
+    def run(self, sql: str, *values) -> sqlite3.Cursor:
+        try:
+            return self.db.execute(sql, values)
+        except (OverflowError, UnicodeError) as problem:  # a number or a text that SQLite cannot hold
+            raise sqlite3.DataError(str(problem)) from None
+
     def one(self, sql: str, *values):
-        return self.db.execute(sql, values).fetchone()
+        return self.run(sql, *values).fetchone()
 
     def all(self, sql: str, *values) -> list:
-        return self.db.execute(sql, values).fetchall()
-
-    def run(self, sql: str, *values) -> sqlite3.Cursor:
-        return self.db.execute(sql, values)
+        return self.run(sql, *values).fetchall()
 
     def _insert(self, table: str, row: dict) -> sqlite3.Cursor:
         return self.run("INSERT INTO %s (%s) VALUES (%s)" % (table, ", ".join(row), ", ".join("?" * len(row))), *row.values())
@@ -178,13 +186,21 @@ class Store:
     def create_token(self, name: str, scopes: list, **given) -> tuple:
         """The token in clear (``gc_`` and 96 hexadecimal digits; kept as its SHA-256 only) and its row."""
         token = "gc_" + secrets.token_hex(48)
-        row = dict(given, name=name, scopes=json.dumps(scopes), token_hash=hashlib.sha256(token.encode()).hexdigest())
+        row = dict(given, name=name, scopes=json.dumps(scopes), token_hash=_digest(token))
         cursor = self._insert("tokens", row)
         return token, self.one("SELECT * FROM tokens WHERE id = ?", cursor.lastrowid)
 
+    def _token_row(self, token: str):
+        return self.one("SELECT * FROM tokens WHERE token_hash = ?", _digest(token))
+
+    def token_name(self, token: str | None) -> str:
+        """The name of a token, valid or not; empty if there is none such."""
+        row = token and self._token_row(token)
+        return row["name"] if row else ""
+
     def token(self, token: str):
-        """The row of a valid token, or None."""
-        row = self.one("SELECT * FROM tokens WHERE token_hash = ?", hashlib.sha256(token.encode()).hexdigest())
+        """The row of a valid token, or None; notes that it was used."""
+        row = self._token_row(token)
         if row is None or (row["expires_at"] and is_past(row["expires_at"])):
             return None
         self.run("UPDATE tokens SET last_used_at = datetime('now') WHERE id = ?", row["id"])
@@ -199,7 +215,7 @@ class Store:
 
     def is_admin(self, name: str, password: str):
         """The enabled administrator with this name and password, or None."""
-        row = self.one("SELECT * FROM users WHERE username = ? AND enabled = 1", name)
+        row = self.one("SELECT * FROM users WHERE username = ? AND role = 'admin' AND enabled = 1", name)
         return row if row is not None and password_fits(password, row["password_hash"]) else None
 
     # -------------------------------------------------------------- log
@@ -208,7 +224,7 @@ class Store:
         row = dict(fields, time=now_iso(), event=event)
         for name in ("headers", "body"):
             if row.get(name) is not None:
-                row[name] = json.dumps(row[name], ensure_ascii=False)
+                row[name] = json.dumps(row[name])
         self._insert("log", row)
 
     def trim_log(self) -> None:
@@ -226,9 +242,8 @@ def split_tags(text) -> list:
 
 def is_past(text: str) -> bool:
     """Whether a date text lies in the past; one that is no date counts as past."""
-    from datetime import datetime, timezone
     try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        moment = datetime.datetime.fromisoformat(text)
     except ValueError:
         return True
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)) <= datetime.now(timezone.utc)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)) <= datetime.datetime.now(datetime.timezone.utc)

@@ -2,14 +2,10 @@
 from __future__ import annotations
 
 _TABLE = """
-peers.list|Failed to list peers|Peers konnten nicht geladen werden
 peers.name_invalid|Peer name must be alphanumeric (1-63 chars)|Peer-Name muss alphanumerisch sein (1-63 Zeichen)
 peers.description_invalid|Description too long (max 255 chars)|Beschreibung zu lang (max. 255 Zeichen)
 peers.create|Failed to create peer|Peer konnte nicht erstellt werden
 peers.update|Failed to update peer|Peer konnte nicht aktualisiert werden
-peers.delete|Failed to delete peer|Peer konnte nicht gelöscht werden
-peers.toggle|Failed to toggle peer|Peer-Status konnte nicht geändert werden
-peers.config|Failed to get peer config|Peer-Konfiguration konnte nicht geladen werden
 peers.not_found|Peer not found|Peer nicht gefunden
 peers.name_exists|A peer with this name already exists|Ein Peer mit diesem Namen existiert bereits
 peers.no_ips|No available IP addresses in subnet|Keine verfügbaren IP-Adressen im Subnetz
@@ -30,13 +26,9 @@ settings.machine_binding_mode_invalid|Mode must be off, global or individual|Mod
 batch.invalid_action|Invalid batch action|Ungültige Batch-Aktion
 batch.no_ids|No items selected|Keine Elemente ausgewählt
 batch.not_found|Some items were not found|Einige Elemente wurden nicht gefunden
-batch.failed|Batch operation failed|Batch-Operation fehlgeschlagen
-peer_groups.create|Failed to create peer group|Peer-Gruppe konnte nicht erstellt werden
-peer_groups.update|Failed to update peer group|Peer-Gruppe konnte nicht aktualisiert werden
 peer_groups.not_found|Peer group not found|Peer-Gruppe nicht gefunden
 peer_groups.name_required|Group name is required|Gruppenname ist erforderlich
 peer_groups.name_exists|A group with this name already exists|Eine Gruppe mit diesem Namen existiert bereits
-tokens.create|Failed to create token|Token konnte nicht erstellt werden
 tokens.not_found|Token not found|Token nicht gefunden
 tokens.name_required|Token name is required|Token-Name ist erforderlich
 tokens.scopes_required|At least one scope is required|Mindestens eine Berechtigung ist erforderlich
