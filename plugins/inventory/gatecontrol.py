@@ -1,0 +1,155 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hosts from the peers of a GateControl server."""
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: gatecontrol
+short_description: Hosts from the peers of a GateControl server
+version_added: 1.0.0
+description:
+  - Every peer of the server becomes a host that is reached at its address in the tunnel, with what the server knows of it in C(gatecontrol_peer).
+  - Reads the list of peers, 250 with each request.
+  - The file that configures it ends in C(gatecontrol.yml) or C(gatecontrol.yaml).
+author:
+  - CallMeTechie (@CallMeTechie)
+extends_documentation_fragment:
+  - callmetechie.gatecontrol.server
+  - ansible.builtin.constructed
+  - ansible.builtin.inventory_cache
+options:
+  plugin:
+    description: The name of this plugin.
+    type: str
+    required: true
+    choices: [callmetechie.gatecontrol.gatecontrol]
+  url:
+    description: The server's address, such as V(https://gate.example.com).
+    type: str
+    required: true
+    env:
+      - name: GATECONTROL_URL
+  peers_token:
+    description: A token of scope C(peers) or C(read-only). Both can read every peer's keys, so it belongs on the controller only.
+    type: str
+    required: true
+    env:
+      - name: GATECONTROL_PEERS_TOKEN
+  group_by:
+    description:
+      - What the built-in groups are made by. V(tag) gives C(tag_web), V(group) gives C(group_3) by the group's number, V(enabled) gives C(enabled) and
+        C(disabled), V(online) gives C(online) and C(offline), V(handshake) gives C(fresh), C(stale) and C(never_seen).
+      - They are plain Python. An expression of your own in O(groups), O(compose) or O(keyed_groups) costs about half a millisecond a host.
+    type: list
+    elements: str
+    choices: [tag, group, enabled, online, handshake]
+    default: [tag, group, enabled, online, handshake]
+  stale_after:
+    description: Seconds since the latest handshake after which a peer is in the group C(stale).
+    type: int
+    default: 86400
+  gateways:
+    description: Whether peers of the type C(gateway), the server's own companions, are hosts too.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+# A file that ends in gatecontrol.yml, with GATECONTROL_PEERS_TOKEN in the environment.
+plugin: callmetechie.gatecontrol.gatecontrol
+url: https://gate.example.com
+cache: true
+cache_plugin: ansible.builtin.jsonfile
+cache_connection: .cache/inventory
+cache_timeout: 300
+keyed_groups:
+  - key: gatecontrol_peer.name.split('-')[0]
+    prefix: site
+"""
+
+import re
+import time
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api
+
+REACH = ("url", "ca_path", "validate_certs", "client_cert", "client_key", "proxy", "no_proxy", "timeout", "max_wait", "allow_http", "auth_header")
+
+
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+    """Hosts from the peers of a GateControl server."""
+
+    NAME = "callmetechie.gatecontrol.gatecontrol"
+
+    def verify_file(self, path):
+        return super().verify_file(path) and path.endswith(("gatecontrol.yml", "gatecontrol.yaml"))
+
+    def parse(self, inventory, loader, path, cache=True):
+        super().parse(inventory, loader, path)
+        self._read_config_data(path)
+        self.load_cache_plugin()
+        key = self.get_cache_key(path)
+        use = self.get_option("cache") and cache
+        peers = self._cache.get(key) if use else None
+        if peers is None:
+            try:
+                options = {name: self.get_option(name) for name in REACH}
+                peers = [slim(peer) for peer in _api.Api(dict(options, token=self.get_option("peers_token"))).peers()]
+            except _api.ApiError as err:
+                raise AnsibleParserError(str(err)) from err
+            if self.get_option("cache"):
+                self._cache[key] = peers
+        self._fill(peers)
+
+    def _fill(self, peers):
+        by, stale, now = self.get_option("group_by"), self.get_option("stale_after"), time.time()
+        own = [self.get_option(name) for name in ("compose", "groups", "keyed_groups")]
+        strict, groups = self.get_option("strict"), {}
+        for peer in peers:
+            if peer["type"] == "gateway" and not self.get_option("gateways"):
+                continue
+            host = re.sub(r"[^A-Za-z0-9_.-]", "_", peer["name"])
+            if host in self.inventory.hosts:
+                self.display.warning("two peers of %s are called %s; the one with the id %d is left out" % (self.get_option("url"), host, peer["id"]))
+                continue
+            self.inventory.add_host(host)
+            self.inventory.set_variable(host, "gatecontrol_peer", dict(peer, handshake_age=int(now - peer["handshake"]) if peer["handshake"] else None))
+            if peer["address"]:
+                self.inventory.set_variable(host, "ansible_host", peer["address"])
+            for group in built_in(peer, by, stale, now):
+                if group not in groups:
+                    groups[group] = self.inventory.add_group(group)
+                self.inventory.add_child(groups[group], host)
+            if any(own):
+                variables = self.inventory.hosts[host].get_vars()
+                self._set_composite_vars(own[0], variables, host, strict)
+                self._add_host_to_composed_groups(own[1], self.inventory.hosts[host].get_vars(), host, strict, fetch_hostvars=False)
+                self._add_host_to_keyed_groups(own[2], self.inventory.hosts[host].get_vars(), host, strict, fetch_hostvars=False)
+
+
+def slim(peer):
+    """What a host is told of its peer: no key. address without prefix length; handshake in seconds since 1970, 0 for never; bytes."""
+    return {
+        "id": peer["id"], "name": peer["name"], "address": (peer.get("allowed_ips") or "").split("/")[0], "description": peer.get("description"),
+        "tags": [tag.strip() for tag in (peer.get("tags") or "").split(",") if tag.strip()], "group_id": peer.get("group_id"),
+        "enabled": bool(peer.get("enabled")), "online": bool(peer.get("isOnline")), "expires_at": peer.get("expires_at"),
+        "handshake": peer.get("latestHandshake") or peer.get("latest_handshake") or 0, "type": peer.get("peer_type") or "regular",
+        "rx_bytes": peer.get("transferRx") or peer.get("transfer_rx") or 0, "tx_bytes": peer.get("transferTx") or peer.get("transfer_tx") or 0}
+
+
+def built_in(peer, by, stale, now):
+    """Names of the built-in groups a peer is in."""
+    if "tag" in by:
+        for tag in peer["tags"]:
+            yield "tag_" + re.sub(r"\W", "_", tag)
+    if "group" in by and peer["group_id"]:
+        yield "group_%d" % peer["group_id"]
+    if "enabled" in by:
+        yield "enabled" if peer["enabled"] else "disabled"
+    if "online" in by:
+        yield "online" if peer["online"] else "offline"
+    if "handshake" in by:
+        yield "never_seen" if not peer["handshake"] else "stale" if now - peer["handshake"] > stale else "fresh"
