@@ -16,12 +16,12 @@ import os
 import re
 import socket
 import time
-import uuid
 
 from . import _enrollment, _services, _wgconf
 
 STALE = 180  # seconds without a handshake after which WireGuard itself drops a session (REJECT_AFTER_TIME)
 MAIN, LOCAL = 254, 255  # routing tables
+DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 DROP_IN = "etc/systemd/system/wg-quick@%s.service.d/50-gatecontrol.conf"
 ERRORS = (_services.ServiceError, _wgconf.ConfigError, OSError)  # besides TunnelError, what a step may raise
 
@@ -136,9 +136,7 @@ def observe(run, interface, root="/", kept=None):
     answers = _json_values(_command(run, ["ip", "-N", "-j", "-batch", "-"], "\n".join(asked) + "\n"))
     link = answers[0][0]
     running.mtu, running.up = link["mtu"], "UP" in link["flags"]
-    for address in link["addr_info"]:
-        if address.get("protocol") != "kernel_ll" and not (address["family"] == "inet6" and address["local"].startswith("fe80:")):
-            running.addresses.add("%s/%d" % (address["local"], address["prefixlen"]))
+    running.addresses = {"%s/%d" % (address["local"], address["prefixlen"]) for address in link["addr_info"]}
     for route in answers[1]:
         # No protocol means "boot": set by hand or by wg-quick. Connected routes and those of routing daemons name theirs.
         if "protocol" not in route and "type" not in route and route.get("table") != str(LOCAL):
@@ -187,14 +185,6 @@ def _dns(root, interface, index):
 
 # --- what should run
 
-def _default(networks, family):
-    return ("::/0" if family == 6 else "0.0.0.0/0") in networks
-
-
-def _family(network):
-    return 6 if ":" in network else 4
-
-
 def _networks(config):
     return [network for peer in config.peers for network in peer["AllowedIPs"]]
 
@@ -204,17 +194,22 @@ def _automatic(config):
     return "Table" not in config.interface
 
 
+def _default_families(config, networks):
+    """The families (4, 6) whose default route wg-quick would lead through the tunnel, for these allowed networks."""
+    return {family for family, default in DEFAULT.items() if default in networks and _automatic(config)}
+
+
 def _mark(config, running):
     """The fwmark that should be set: the config's own; under wg-quick's own default route the live one or that of its table; else 0."""
     mark = config.interface.get("FwMark", 0)
-    if not mark and _automatic(config) and (_default(_networks(config), 4) or _default(_networks(config), 6)):
+    if not mark and _default_families(config, _networks(config)):
         mark = _live_mark(running) or 51820
     return mark
 
 
 def _live_mark(running):
     """The fwmark that is set or, where it was lost, the table of a default route on the interface, which wg-quick numbers alike; else 0."""
-    tables = [table for network, table in running.routes if network in ("0.0.0.0/0", "::/0") and table != MAIN]
+    tables = [table for network, table in running.routes if network in DEFAULT.values() and table != MAIN]
     return running.fwmark or min(tables, default=0)
 
 
@@ -242,34 +237,26 @@ def _is_suppress_rule(rule):
     return rule.get("suppress_prefixlen") == 0 and str(rule.get("table")) == str(MAIN)
 
 
-def _rule_priorities(rules, test):
-    return [rule["priority"] for rule in rules if test(rule)]
+def _in_front(rules, first, second):
+    """Whether a rule that passes one test stands in front of all that pass the other."""
+    priority = min([rule["priority"] for rule in rules if first(rule)], default=None)
+    return priority is not None and all(priority <= rule["priority"] for rule in rules if second(rule))
 
 
 def _rules_differ(config, running, mark):
-    for family in (4, 6):
-        if _automatic(config) and _default(_networks(config), family):
-            marked = _rule_priorities(running.rules[family], lambda rule: _is_mark_rule(rule, mark))
-            suppressing = _rule_priorities(running.rules[family], _is_suppress_rule)
-            if not marked or not suppressing or min(suppressing) > min(marked):
-                return True
+    for family in _default_families(config, _networks(config)):
+        rules = running.rules[family]
+        marked = [rule for rule in rules if _is_mark_rule(rule, mark)]
+        if not marked or not _in_front(rules, _is_suppress_rule, lambda rule: rule in marked):
+            return True
     return False
 
 
 def _kept_missing(running, kept):
-    if not kept:
-        return False
-    if "route" in kept:
-        return not running.kept
-    family = 6 if ":" in kept[4] else 4
-    own = _rule_priorities(running.rules[family], lambda rule: rule.get("src") == kept[4] and str(rule.get("table")) == str(MAIN))
-    marked = _rule_priorities(running.rules[family], lambda rule: "not" in rule and "fwmark" in rule)
-    return not own or min(own) > min(marked, default=min(own))
-
-
-def _same_endpoint(first, second):
-    one, two = _wgconf.split_endpoint(first), _wgconf.split_endpoint(second)
-    return one[1] == two[1] and ipaddress.ip_address(one[0]) == ipaddress.ip_address(two[0])
+    if not kept or "route" in kept:
+        return bool(kept) and not running.kept
+    return not _in_front(running.rules[int(kept[0][1])], lambda rule: rule.get("src") == kept[4] and str(rule.get("table")) == str(MAIN),
+                         lambda rule: "not" in rule and "fwmark" in rule)
 
 
 def _endpoint_reason(peer, live, before, now, resolve):
@@ -281,17 +268,14 @@ def _endpoint_reason(peer, live, before, now, resolve):
         return "it has no endpoint, should be %s" % wanted
     if before is not None and before.get("Endpoint") != wanted:
         return "endpoint %s, should be %s" % (live["endpoint"], wanted)
-    host, port = _wgconf.split_endpoint(wanted)
-    try:
-        different = not _same_endpoint(live["endpoint"], wanted)
-        name = False
-    except ValueError:
-        different, name = _wgconf.split_endpoint(live["endpoint"])[1] != port, True
+    (host, port), (live_host, live_port) = _wgconf.split_endpoint(wanted), _wgconf.split_endpoint(live["endpoint"])
+    literal = re.fullmatch(r"[0-9.]+|.*:.*", host)
+    different = port != live_port or bool(literal) and ipaddress.ip_address(host) != ipaddress.ip_address(live_host)
     if now - live["handshake"] < STALE and (before is not None or not different):
         return None
-    if name and not different and resolve:
+    if resolve and not literal and not different:
         answers = resolve(host)
-        different = bool(answers) and _wgconf.split_endpoint(live["endpoint"])[0] not in answers
+        different = bool(answers) and live_host not in answers
     return "endpoint %s, should be %s" % (live["endpoint"], wanted) if different else None
 
 
@@ -316,8 +300,9 @@ def _interface_reasons(config, running, applied, hooks):
     if running.private_key != _wgconf.clamp(values["PrivateKey"]):
         yield "the private key differs"
     addresses = set(values["Address"])
-    if addresses - running.addresses or (running.addresses - addresses and not hooks):
-        yield "addresses differ: " + _difference(addresses, running.addresses)
+    others = {address for address in running.addresses - addresses if not hooks and not address.startswith("fe80:")}  # the kernel's own
+    if not addresses <= running.addresses or others:
+        yield "addresses differ: " + _difference(addresses, running.addresses & addresses | others)
     for key, live in (("MTU", running.mtu), ("ListenPort", running.listen_port)):
         if key in values and values[key] != live:
             yield "%s is %s, should be %s" % (key, live, values[key])
@@ -325,17 +310,18 @@ def _interface_reasons(config, running, applied, hooks):
     if running.dns is not None and dns != running.dns:
         yield "DNS differs: " + _difference(dns, running.dns)
     live = {network for peer in running.peers.values() for network in peer["allowed_ips"]}
-    for family in (4, 6):
-        if _automatic(config) and _default(_networks(config), family) != _default(live, family):
-            yield "the default route for IPv%d should go %s the tunnel" % (family, "outside" if _default(live, family) else "through")
+    wanted, live = _default_families(config, _networks(config)), _default_families(config, live)
+    for family in sorted(wanted ^ live):
+        yield "the default route for IPv%d should go %s the tunnel" % (family, "through" if family in wanted else "outside")
     mark = _mark(config, running)
     if running.fwmark != mark and not (hooks and not mark):
         yield "fwmark is %s, should be %s" % (running.fwmark or "off", mark or "off")
     elif _rules_differ(config, running, mark):
         yield "ip rules of the default route are missing"
-    elif _automatic(config) and {(n, t) for n, t in _routes(config, mark) if t == mark} - running.routes:
+    elif wanted and {route for route in _routes(config, mark) if route[1] == mark} - running.routes:
         yield "the default route is missing in table %d" % mark
-    unseen = ["Table", *_wgconf.HOOKS] + [key for key, seen in (("MTU", "MTU" in values), ("DNS", running.dns is not None)) if not seen]
+    told = {key for key in ("MTU", "FwMark") if key in values} | ({"DNS"} if running.dns is not None else set())
+    unseen = [key for key in ("Table", "MTU", "FwMark", "DNS", *_wgconf.HOOKS) if key not in told]
     for key in unseen if applied else ():
         if applied.interface.get(key) != values.get(key):
             yield "%s changes" % key
@@ -379,9 +365,10 @@ def plan(config, running, applied=None, kept=None, now=None, resolve=None):
     trace in what runs (Table, hooks). kept: the kept path (see reachability). now: Unix time. resolve(host) -> set of addresses: asked only
     for an endpoint by name whose last handshake is older than STALE.
     """
-    if config is None or running is None:
-        action = "none" if config is None and running is None else "down" if config is None else "up"
-        return Plan(action, {"none": [], "down": ["the interface should not be there"], "up": ["the interface is not there"]}[action])
+    if config is None:
+        return Plan("down", ["the interface should not be there"]) if running else Plan("none")
+    if running is None:
+        return Plan("up", ["the interface is not there"])
     reasons = list(_interface_reasons(config, running, applied, _hooks(config)))
     action = "restart" if reasons else "sync"
     reasons += _peer_reasons(config, running, applied, time.time() if now is None else now, resolve)
@@ -520,7 +507,7 @@ def arm(store, interface, confirm_by="controller", timeout=40, kept=None, clock=
         if old is not None:
             store.save("last_good", old)
     store.drop("confirm")
-    change.update(id=uuid.uuid4().hex, interface=interface, confirm_by=confirm_by, armed=now, deadline=now + timeout, kept=kept)
+    change.update(id=os.urandom(16).hex(), interface=interface, confirm_by=confirm_by, armed=now, deadline=now + timeout, kept=kept)
     store.save("pending", change)
     return change["id"]
 
@@ -653,7 +640,7 @@ def _prove(run, interface, proof, limit, sleep, clock, probe):
             if live and settled and (live["rx"] > known.get("rx", 0) or live["handshake"] > known.get("handshake", 0)):
                 return None
         if clock() > limit:
-            return "no answer from the WireGuard peer %s… at %s" % (peers[0][:8], config.peers[0].get("Endpoint"))
+            return "no answer from the WireGuard peer %s… at %s" % (peers[0][:8], running.peers.get(peers[0], {}).get("endpoint"))
         if clock() >= next_probe:
             next_probe = clock() + 1
             for address, port, payload in _targets(config):
@@ -682,7 +669,6 @@ def recover(run, services, store, live=False, accept=None):
     """
     change, verdict = store.load("pending"), store.load("verdict")
     if change is None:
-        store.drop("pending")
         return None
     if verdict and verdict["id"] == change["id"]:
         return _finish(store, verdict, accept)
@@ -800,7 +786,7 @@ def remove(run, services, store, interface):
 
 def backend(run):
     """What makes WireGuard interfaces on this host: "kernel", "wireguard-go" or None. Tries it with an interface that is gone at once."""
-    name = "gc" + uuid.uuid4().hex[:10]
+    name = "gc" + os.urandom(5).hex()
     for answer, tries in (("kernel", (["ip", "link", "add", name, "type", "wireguard"], ["ip", "link", "delete", "dev", name])),
                           ("wireguard-go", (["wireguard-go", "--version"],))):
         try:

@@ -96,6 +96,7 @@ class FakeHost:
         for peer in link["peers"].values():
             for counter in ("handshake", "rx", "tx"):
                 del peer[counter]
+            peer["allowed"].sort()
         link["port"] = 0 if link["port"] >= 40000 else link["port"]
         link["routes"].sort(key=json.dumps)
         rules = {
