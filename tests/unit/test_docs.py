@@ -1,0 +1,66 @@
+"""The pages in docs/ say what the code says: error texts, options, links, files."""
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+import sys
+
+import pytest
+import yaml
+
+CHECKOUT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+import options_page  # noqa: E402
+
+PAGES = sorted([*(CHECKOUT / "docs").glob("*.md"), CHECKOUT / "README.md", CHECKOUT / "roles" / "gatecontrol" / "README.md"])
+OPTIONS = yaml.safe_load(options_page.SPECS.read_text())["argument_specs"]["main"]["options"]
+TROUBLESHOOTING = (CHECKOUT / "docs" / "troubleshooting.md").read_text().partition("\n## ")[2]
+TEXTS = re.findall(r"^\| `([^`]+)` \|", TROUBLESHOOTING, re.MULTILINE)
+
+
+def said():
+    """Every text that the collection may say: string constants of the plugins, messages of the role."""
+    for path in sorted((CHECKOUT / "plugins").rglob("*.py")):
+        if path.parent.name != "doc_fragments":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+    for path in sorted((CHECKOUT / "roles" / "gatecontrol" / "tasks").rglob("*.yml")):
+        yield from re.findall(r"\bmsg: >-\n((?: {6,}.*\n)+)", path.read_text())
+
+
+SAID = [" ".join(text.split()) for text in said()]
+
+
+def test_options_page_is_up_to_date():
+    assert options_page.PAGE.read_text() == options_page.page(), "run .venv/bin/python tests/options_page.py write"
+
+
+def test_options_page_has_every_option():
+    rows = re.findall(r"^\| `(gatecontrol_\w+)` \| .+ \| .{10,} \|$", options_page.page(), re.MULTILINE)
+    assert sorted(rows) == sorted(OPTIONS)
+
+
+def test_troubleshooting_has_texts():
+    assert len(TEXTS) > 50 and len(set(TEXTS)) == len(TEXTS)
+    assert len(re.findall(r"^\| ", TROUBLESHOOTING, re.MULTILINE)) == len(TEXTS) + len(re.findall(r"^\| text \|", TROUBLESHOOTING, re.MULTILINE))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_still_occurs_in_the_code(text):
+    pattern = re.compile(".+?".join(re.escape(part) for part in re.split(" ?… ?|…", text)))
+    assert any(pattern.search(candidate) for candidate in SAID)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name if page.parent.name != "gatecontrol" else "role")
+def test_page_names_options_and_files_that_exist(page):
+    text = page.read_text()
+    named = set(re.findall(r"(?<![\w./-])gatecontrol_[a-z_]+\b(?!\.\w)", text))
+    modules = {path.stem for path in (CHECKOUT / "plugins" / "modules").glob("*.py")}
+    assert named - modules <= set(OPTIONS)
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+    for path in re.findall(r"`((?:docs|roles|plugins|molecule|tests|meta|playbooks)/[\w./-]*\w)", text):
+        assert (CHECKOUT / path).exists() or (CHECKOUT / "plugins" / path).exists() or list(CHECKOUT.glob(path + ".*")), path
