@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import platform
 import re
 import shutil
 import time
@@ -22,6 +21,7 @@ from . import _api, _enrollment, _services, _tunnel, _wgconf
 LIBRARY = "usr/local/lib/gatecontrol"  # holds the package "gatecontrol"
 LIBRARY_FILE = "/" + LIBRARY + "/gatecontrol/%s.py"
 LAUNCHER = "usr/local/sbin/gatecontrol-agent"
+UNITS = "etc/systemd/system"
 MODULES = ("_agent", "_api", "_enrollment", "_services", "_tunnel", "_wgconf")  # what the agent is made of
 TIMER = "gatecontrol-beat.timer"
 APPLY = "gatecontrol-apply.service"
@@ -30,7 +30,16 @@ MARKER = "gatecontrol-agent:"  # begins the one line of JSON that verify and con
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where a unit's programs lie, whatever the PATH of the caller
 HANDSHAKE_FRESH = 180  # seconds; the server itself calls a peer online until then
-REFUSED_WAIT = (300, 21600)  # seconds before a config that was rolled back is tried again: doubled from the first to the second
+REFUSED_WAIT = (300, 21600)  # seconds before a config that failed is tried again: doubled from the first to the second
+UNREACHED = ("network", "proxy", "tls", "redirect", "protocol", "server", "options")  # errors that prove no way to the server
+SILENT_MOST = 86400  # seconds for which a rate limit is believed
+
+# The agent's memory, state.json: times are Unix times, intervals seconds.
+NUMBER, TEXT = (int, float), str
+MEMORY = {
+    "not_before": NUMBER, "last_try": NUMBER, "last_beat": NUMBER, "last_check": NUMBER, "connected_since": NUMBER, "requests": NUMBER,
+    "peer_enabled": bool, "reported": TEXT, "error": {"kind": TEXT, "text": TEXT},
+    "refused": {"hash": TEXT, "wait": NUMBER, "again": NUMBER, "text": (str, type(None))}}
 
 
 class AgentError(Exception):
@@ -54,12 +63,32 @@ def machine_fingerprint(root="/"):
 
 def client_platform():
     """X-Client-Platform of this machine, such as "linux"."""
-    return platform.system().lower()
+    return os.uname().sysname.lower()
 
 
 def timestamp(seconds):
     """ISO-8601 UTC with milliseconds, as the server writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%03dZ" % (seconds % 1 * 1000)
+
+
+def sound(value, shape):
+    """Whether a value read back has the shape it was written with."""
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(sound(value.get(key), kind) for key, kind in shape.items())
+    return isinstance(value, shape) and (shape is not NUMBER or 0 <= value < 1e11)
+
+
+def marked(text):
+    """The object that verify or confirm answered, None where there is none; what banners print is passed over."""
+    for line in text.splitlines():
+        if line.startswith(MARKER):
+            try:
+                value = json.loads(line[len(MARKER):])
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                return value
+    return None
 
 
 def settings_text(settings):
@@ -116,13 +145,18 @@ class Agent:
     def api(self, max_wait=None):
         """The server as this host's token sees it; one connection for all requests of a run. Raises ApiError."""
         if self._api is None:
-            options = dict(self.settings, token=self.token)
+            options = dict({"url": self.enrollment.get("url")}, **dict(self.settings, token=self.token))
             if max_wait is not None:
                 options["max_wait"] = max_wait
             self._api = _api.Api(options, {
                 "version": _api.VERSION if self.settings.get("send_version", True) else None,
                 "platform": client_platform(), "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
         return self._api
+
+    def memory(self):
+        """What the last beat left behind; what is damaged counts as forgotten."""
+        known = self.store.load("state") or {}
+        return {key: known[key] for key, shape in MEMORY.items() if sound(known.get(key), shape)}
 
     @property
     def reports(self):
@@ -159,60 +193,69 @@ class Agent:
         What went wrong stands in the result's "error" ({kind, text}); nothing is raised but AgentError.
         """
         self.check_identity()
-        state = self.store.load("state") or {}
+        state = self.memory()
         at_once, now = now, self.now()
-        if not self.reports or state.get("not_before", 0) > now:
+        if not self.reports or now < state.get("not_before", 0) <= now + SILENT_MOST:
             return self.show(state)
         link = self.connection(self.running())
         connected = link["status"] == "connected"
-        state["connected_since"] = (state.get("connected_since") or now) if connected else None
+        state["connected_since"] = min(state.get("connected_since", now), now) if connected else None
         state.update(not_before=0, last_try=now, error=None)
-        # All tries of a beat end before the next beat begins.
-        api = self.api(min(self.settings.get("max_wait", 60), max(5, self.settings.get("heartbeat_interval", 60) - 15)))
         peer = self.enrollment["peer_id"]
         try:
+            # All tries of a beat end before the next beat begins.
+            api = self.api(min(self.settings.get("max_wait", 60), max(5, self.settings.get("heartbeat_interval", 60) - 15)))
+            end = api.clock() + api.max_wait
             state["peer_enabled"] = api.heartbeat(
                 peer, connected=connected, rxBytes=link["rx_bytes"], txBytes=link["tx_bytes"],
-                uptime=int(now - state["connected_since"]) if connected else 0, hostname=platform.node().split(".")[0].lower())
+                uptime=int(now - state["connected_since"]) if connected else 0, hostname=os.uname().nodename.split(".")[0].lower())
             state["last_beat"] = now
-            if state.get("reported") is None:
+            changing = self.store.load("pending")
+            if not state.get("reported"):
                 state["reported"] = link["status"]
-            elif state["reported"] != link["status"] and not self.store.load("pending"):
+            elif state["reported"] != link["status"] and not changing:
+                api.max_wait = max(0, end - api.clock())
                 api.status(peer, link["status"], timestamp(now))
                 state["reported"] = link["status"]
-            due = at_once or now - state.get("last_check", 0) >= self.settings.get("sync_interval", 300) - 5
-            if check and due and not self.store.load("pending"):
-                if at_once:
-                    state["refused"] = None
-                self._check(state, api)
+            if check and not changing:
+                if at_once or not 0 <= now - state.get("last_check", 0) < self.settings.get("sync_interval", 300) - 5:
+                    api.max_wait = max(0, end - api.clock())
+                    self._check(state, api, at_once)
+                if state.get("refused") and state["refused"]["text"]:
+                    state["error"] = {"kind": "config", "text": state["refused"]["text"]}
         except _api.ApiError as err:
             state["error"] = {"kind": err.kind, "text": str(err)}
             if err.kind == "rate_limited":
-                state["not_before"] = now + err.details["retry_after"]
-        except _wgconf.ConfigError as err:
-            state["error"] = {"kind": "config", "text": "the server's config was refused and the tunnel left as it is: %s" % err}
-        except (AgentError, _tunnel.TunnelError, _services.ServiceError) as err:
-            state["error"] = {"kind": "tunnel", "text": "the server's config was not applied: %s" % err}
-        state["requests"] = api.requests
+                state["not_before"] = now + min(err.details["retry_after"], SILENT_MOST)
+        state["requests"] = self._api.requests if self._api else 0
         self.store.save("state", state)
         shown = self.show(state, link)
         if self.settings.get("textfile"):
             _enrollment.write_text(os.path.join(self.settings["textfile"], "gatecontrol.prom"), metrics(shown), 0o644)
         return shown
 
-    def _check(self, state, api):
+    def _check(self, state, api, at_once):
         """Ask for a new config and start its application, which is a unit of its own: the beat's cannot change the network."""
         offer = api.config_check(self.enrollment["peer_id"], self.enrollment.get("hash"))
-        state["last_check"] = self.now()
+        now = state["last_check"] = self.now()
         refused = state.get("refused") or {}
         if offer is None:
             state["refused"] = None
-        elif refused.get("hash") != offer["hash"] or refused["again"] <= self.now():
-            wait = min(refused["wait"] * 2, REFUSED_WAIT[1]) if refused.get("hash") == offer["hash"] else REFUSED_WAIT[0]
-            state["refused"] = {"hash": offer["hash"], "wait": wait, "again": self.now() + wait}
+            return
+        known = refused.get("hash") == offer["hash"]
+        if known and not at_once and 0 < refused["again"] - now <= REFUSED_WAIT[1]:
+            return
+        wait = min(refused["wait"] * 2, REFUSED_WAIT[1]) if known else REFUSED_WAIT[0]
+        # Noted before it is tried: a config that is rolled back comes up here again.
+        refused = state["refused"] = {"hash": offer["hash"], "wait": wait, "again": now + wait, "text": None}
+        try:
             self.stage(offer["config"])
             self.arm("server", self.enrollment.get("controller"))
             self.services.start_no_block(APPLY)
+        except _wgconf.ConfigError as err:
+            refused["text"] = "the server's config was refused and the tunnel left as it is: %s" % err
+        except (AgentError, _tunnel.TunnelError, _services.ServiceError) as err:
+            refused["text"] = "the server's config was not applied and the tunnel left as it is: %s" % err
 
     # -- a new config
 
@@ -256,32 +299,40 @@ class Agent:
         if reach["reason"] and not reach["through"]:
             raise AgentError("the new config would cut the controller off, so nothing was changed: %s; narrow gatecontrol_allowed_ips, or set "
                              "gatecontrol_keep_reachable=false" % reach["reason"], "lockout")
-        return _tunnel.arm(self.store, self.interface, confirm_by=confirm_by, timeout=timeout or self.settings.get("confirm_timeout", 40),
-                           kept=reach["kept"])
+        change = _tunnel.arm(self.store, self.interface, confirm_by=confirm_by, timeout=timeout or self.settings.get("confirm_timeout", 40),
+                             kept=reach["kept"])
+        # A play may fetch a newer one while this is applied.
+        self.store.save("pending", dict(self.store.load("pending"), offered=_enrollment.digest(self.store.text("offered") or "")))
+        return change
 
     def prove(self):
-        """None where the server answers this host over what runs now, else the reason. The beat is sent: it is the enrollment's first one."""
+        """None where the server answers this host over what runs now, else the reason. The beat is sent: it is the enrollment's first one.
+
+        A refusal is an answer too: whatever it says of the token or of a rate limit, the way to the server is open.
+        """
         if not self.reports:
             return None
         pending = self.store.load("pending") or {}
         left = max(2, int(pending.get("deadline", 0) - time.monotonic()) - 1)
         self.settings = dict(self.settings, max_wait=left, timeout=min(left, self.settings.get("timeout") or 15))
         shown = self.beat(check=False)
-        return shown["error"] and shown["error"]["text"]
+        return shown["error"]["text"] if shown["error"] and shown["error"]["kind"] in UNREACHED else None
 
     def accept(self):
         """Record the config that was proven: what the server issued and what was written."""
-        offered = self.store.text("offered")
+        offered, armed = self.store.text("offered"), self.store.load("pending") or {}
         if offered is None or not self.enrollment.get("peer_id"):
             return
-        self.store.save("issued", offered)
-        self.enrollment["hash"] = _enrollment.digest(offered)
-        self.enrollment["file_hash"] = _enrollment.digest(_enrollment.read_text(self.config_path) or "")
+        self.note(file_hash=_enrollment.digest(_enrollment.read_text(self.config_path) or ""))
+        if armed.get("offered") in (None, _enrollment.digest(offered)):
+            self.store.save("issued", offered)
+            self.note(hash=_enrollment.digest(offered))
+            self.store.drop("offered")
+
+    def note(self, **values):
+        """Put values into the enrollment, as it is on the disk now."""
+        self.enrollment = dict(self.store.load("enrollment") or {}, **values)
         self.store.save("enrollment", self.enrollment)
-        state = self.store.load("state") or {}
-        state["refused"] = None
-        self.store.save("state", state)
-        self.store.drop("offered")
 
     @property
     def config_path(self):
@@ -296,7 +347,7 @@ class Agent:
 
     def show(self, state=None, link=None):
         """The host's state for a person or a program; reads, asks nobody."""
-        state = self.store.load("state") or {} if state is None else state
+        state = self.memory() if state is None else state
         link = link or self.connection(self.running())
         shown = {key: self.enrollment.get(key) for key in ("peer_id", "peer_name", "url", "interface", "reporting", "hash")}
         shown.update(link, enrolled=bool(self.enrollment.get("peer_id")), version=_api.VERSION)
@@ -312,13 +363,12 @@ class Agent:
         wanted: {"state", "interface", "settings": SHA-256 of settings_text, "files": {path: SHA-256 as program_digest}, "token": SHA-256 or None,
         "url", "check": bool}. Returns {"in_sync": bool, "drift": [text], "host": what a play needs to go on, "tunnel", "server"} and what show shows.
         """
-        drift = []
-        state = self.store.load("state") or {}
+        drift, state = [], self.memory()
         running = self.running()
         answer = self.show(state, self.connection(running))
         answer.update(host=self.facts(), tunnel=None, server={"asked": False}, drift=drift, now=self.now())
         if wanted.get("state") == "absent":
-            drift += [name + " is there" for name in self.left_over(running)]
+            drift += [path + " is there" for path in self.parts()] + ["the interface %s is there" % self.interface] * (running is not None)
         else:
             self._compare_enrollment(wanted, drift)
             self._compare_files(wanted, drift)
@@ -340,7 +390,7 @@ class Agent:
             release[key] = value.strip().strip('"')
         return {"system": client_platform(), "distribution": release.get("ID", ""), "like": release.get("ID_LIKE", "").split(),
                 "version": release.get("VERSION_ID", ""), "service_manager": "systemd" if self.services.available() else None,
-                "fingerprint": machine_fingerprint(self.store.root), "hostname": platform.node(), "resolvectl": shutil.which("resolvectl", path=PATH)}
+                "fingerprint": machine_fingerprint(self.store.root), "hostname": os.uname().nodename, "resolvectl": shutil.which("resolvectl", path=PATH)}
 
     def needs(self, config=None):
         """Tools that are missing for a tunnel, or for this Config; "resolvconf-link" where resolvectl can stand in for resolvconf."""
@@ -356,11 +406,13 @@ class Agent:
             found += ["nft"] * missing("nft", "iptables-restore") + ["sysctl"] * missing("sysctl")
         return found
 
-    def left_over(self, running):
-        """What of an enrollment is still on this host, in words."""
-        found = [name for name in _enrollment.FILES if os.path.exists(self.store.path(name))]
-        found += [path for path in ("/" + LAUNCHER, "/" + LIBRARY) if os.path.exists(os.path.join(self.store.root, path[1:]))]
-        return found + (["the interface " + self.interface] if running is not None else [])
+    def parts(self):
+        """Paths of what the collection has on this host, the tunnel aside: files of the installation, folders."""
+        units = os.path.join(self.store.root, UNITS)
+        files = set(self.store.load("installed") or {}) | {"/" + LAUNCHER}
+        files |= {"/%s/%s" % (UNITS, name) for name in (os.listdir(units) if os.path.isdir(units) else []) if name.startswith("gatecontrol-")}
+        folders = ["/" + folder for folder in (LIBRARY, _enrollment.ETC, _enrollment.VAR)]
+        return [path for path in sorted(files) + folders if os.path.lexists(os.path.join(self.store.root, path.lstrip("/")))]
 
     def _compare_enrollment(self, wanted, drift):
         try:
@@ -380,6 +432,8 @@ class Agent:
     def _compare_files(self, wanted, drift):
         if wanted.get("settings") and wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):
             drift.append("the agent's settings differ")
+        if os.stat(os.path.dirname(self.store.path("token"))).st_mode & 0o77:
+            drift.append("/%s can be read by others than root" % _enrollment.ETC)
         for path, digest in sorted((wanted.get("files") or {}).items()):
             text = _enrollment.read_text(os.path.join(self.store.root, path.lstrip("/")))
             if text is None or program_digest(path, text) != digest:
@@ -403,15 +457,13 @@ class Agent:
         if not self.services.available():
             drift.append("systemd does not run here")
             return
-        units = {_tunnel.unit_of(self.interface): "the tunnel"}
-        if self.reports:
-            units[TIMER] = "the beat's timer"
-        seen = self.services.show(list(units), ("ActiveState", "UnitFileState"))
-        for unit, name in units.items():
-            if seen[unit].get("ActiveState") != "active":
-                drift.append("%s (%s) is %s" % (name, unit, seen[unit].get("ActiveState")))
+        units = [_tunnel.unit_of(self.interface), RECOVER] + [TIMER] * self.reports
+        seen = self.services.show(units, ("ActiveState", "UnitFileState"))
+        for unit in units:
+            if unit != RECOVER and seen[unit].get("ActiveState") != "active":
+                drift.append("%s is %s" % (unit, seen[unit].get("ActiveState")))
             if seen[unit].get("UnitFileState") != "enabled":
-                drift.append("%s (%s) is not enabled at boot" % (name, unit))
+                drift.append("%s is not enabled at boot" % unit)
         silent = self.now() - state.get("last_try", 0)
         if self.reports and not drift and silent > 3 * self.settings.get("heartbeat_interval", 60) + 30 and state.get("not_before", 0) < self.now():
             drift.append("the agent has not beaten for %d s" % silent)
@@ -436,7 +488,8 @@ def metrics(shown):
     """The text of a Prometheus textfile."""
     labels = '{peer="%s",interface="%s"}' % (shown["peer_name"], shown["interface"])
     values = (
-        ("beat_success", "gauge", "1 if the last beat was answered", int(not shown["error"])),
+        ("beat_success", "gauge", "1 if the last beat was answered", int(shown["last_beat"] == shown["last_try"])),
+        ("config_refused", "gauge", "1 if the server's config cannot be used here", int(bool((shown["refused"] or {}).get("text")))),
         ("last_beat_timestamp_seconds", "gauge", "when a beat was last answered", shown["last_beat"]),
         ("peer_enabled", "gauge", "1 if the server has the peer enabled", None if shown["peer_enabled"] is None else int(shown["peer_enabled"])),
         ("handshake_age_seconds", "gauge", "since the latest handshake", shown["handshake_age"]),
@@ -456,31 +509,30 @@ def metrics(shown):
 COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0}  # name -> words that follow
 
 
-def command(agent, name, words, as_json=False):
+def command(store, run, name, words, as_json=False):
     """What the launcher does: (exit status, text to print)."""
     try:
+        agent = Agent(store, run)
         if name == "verify":
-            asked = json.loads(base64.b64decode(words[0]))
-            return 0, MARKER + json.dumps(agent.verify(asked))
+            return 0, MARKER + json.dumps(agent.verify(json.loads(base64.b64decode(words[0]))))
         if name == "confirm":
-            return 0, MARKER + json.dumps(_tunnel.confirm(agent.store, words[0], sleep=agent.sleep))
+            return 0, MARKER + json.dumps(_tunnel.confirm(store, words[0], sleep=agent.sleep))
         if name == "checked":
-            agent.store.save("state", dict(agent.store.load("state") or {}, last_check=agent.now()))
+            store.save("state", dict(agent.memory(), last_check=agent.now()))
             return 0, None
         if name in ("recover", "restore"):
             if name == "restore" and agent.services.stopping():
                 return 0, None  # the boot that follows recovers
-            verdict = _tunnel.recover(agent.run, agent.services, agent.store, live=name == "restore", accept=agent.accept)
+            verdict = _tunnel.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
             return 0, verdict and verdict["reason"]
         if name == "apply":
             verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
             return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
-        if name == "show":
-            shown = agent.show()
-        else:
-            shown = agent.beat(check=True, now=name == "sync")
-    except AgentError as err:
+        shown = agent.show() if name == "show" else agent.beat(now=name == "sync")
+    except (AgentError, _tunnel.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
         return 1, str(err)
+    except OSError as err:
+        return 1, "%s: %s; %s" % (err.filename or "this host", err.strerror or err, "look into the path and its rights" if os.geteuid() == 0 else "run this as root")
     failed = bool(shown["error"] and name != "show")
     return int(failed), json.dumps(shown, sort_keys=True) if as_json else described(shown)
 
@@ -507,6 +559,6 @@ def described(shown):
         lines.append(("server", "the rate limit is used up, silent for %d s" % (shown["not_before"] - time.time())))
     if shown["error"]:
         lines.append(("error", shown["error"]["text"]))
-    if shown["verdict"] and not shown["verdict"]["ok"]:
-        lines.append(("config", "the last change was rolled back: %s" % shown["verdict"]["reason"]))
+    if shown["verdict"] and not shown["verdict"].get("ok"):
+        lines.append(("config", "the last change was rolled back: %s" % shown["verdict"].get("reason")))
     return "\n".join("%-8s%s" % line for line in lines)

@@ -102,7 +102,7 @@ class Store:
         """The object in a named JSON file; None where there is none or it is damaged."""
         try:
             value = json.loads(self.text(name) or "null")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 

@@ -30,7 +30,7 @@ def sources():
 def interpreter(run, preferred=None):
     """The path of a Python from 3.9 on for the launcher's first line; it must outlive the play, so the system's own comes first. Raises AgentError."""
     for path in (preferred,) if preferred else INTERPRETERS + (sys.executable,):
-        if path and run([path, "-c", "import sys; sys.exit(sys.version_info < (3, 9))"])[0] == 0:
+        if path and run([path, "-IS", "-c", "import sys; sys.exit(sys.version_info < (3, 9))"])[0] == 0:
             return path
     raise _agent.AgentError("no Python from 3.9 on was found at %s; install python3 or set interpreter" % (preferred or ", ".join(INTERPRETERS)), "settings")
 
@@ -41,78 +41,79 @@ class Installation:
     def __init__(self, agent, launcher, units, settings, python=None):
         self.agent, self.store = agent, agent.store
         program = "#!%s -IS\n%s" % (interpreter(agent.run, python), launcher)
+        self.folders = {"/" + _agent.LIBRARY: 0o755, os.path.dirname(_agent.LIBRARY_FILE): 0o755, "/" + _enrollment.ETC: 0o700, "/" + _enrollment.VAR: 0o700}
         self.files = {_agent.LIBRARY_FILE % name: (text, 0o644) for name, text in sources().items()}
         self.files["/" + _agent.LAUNCHER] = (program, 0o755)
         self.files.update({path: (text, 0o644) for path, text in (units or {}).items()})
         if settings is not None:
-            self.files[self.store.path("settings")] = (_agent.settings_text(settings), 0o600)
+            self.files["/" + _enrollment.FILES["settings"]] = (_agent.settings_text(settings), 0o600)
+        self.recover = next((path for path in units or {} if os.path.basename(path) == _agent.RECOVER), None)
 
     def _place(self, path):
         return os.path.join(self.store.root, path.lstrip("/"))
 
+    def _mode(self, path):
+        return os.stat(self._place(path)).st_mode & 0o777 if os.path.exists(self._place(path)) else None
+
     def differences(self):
-        """Paths of files that are missing, differ, or are left over from an earlier installation."""
-        found = [path for path, (text, mode) in sorted(self.files.items())
-                 if _enrollment.read_text(self._place(path)) != text or os.stat(self._place(path)).st_mode & 0o777 != mode]
+        """Paths that are missing, differ, or are left over from an earlier installation; the unit that recovers, too, if it does not start at boot."""
+        found = [path for path, mode in self.folders.items() if self._mode(path) != mode]
+        found += [path for path, (text, mode) in sorted(self.files.items()) if _enrollment.read_text(self._place(path)) != text or self._mode(path) != mode]
+        if self.recover and self.recover not in found:
+            state = self.agent.services.show([_agent.RECOVER], ["UnitFileState"])[_agent.RECOVER]
+            found += [self.recover] * (state.get("UnitFileState") != "enabled")
         return found + sorted(set(self.store.load("installed") or {}) - set(self.files))
 
     def write(self, paths):
-        """Bring these of the differences about; the manager is told when a unit is among them."""
+        """Bring these of the differences about, and see that the agent starts. Raises AgentError."""
         for path in paths:
-            if path in self.files:
-                text, mode = self.files[path]
-                folder = os.path.dirname(self._place(path))
-                if not os.path.isdir(folder) and not path.startswith("/etc/gatecontrol"):
-                    os.makedirs(folder, 0o755)
-                _enrollment.write_text(self._place(path), text, mode)
+            if path in self.folders:
+                os.makedirs(self._place(path), exist_ok=True)
+                os.chmod(self._place(path), self.folders[path])
+            elif path in self.files:
+                _enrollment.write_text(self._place(path), *self.files[path])
             else:
                 _enrollment.remove_file(self._place(path))
-        if paths:
-            self.store.save("installed", {path: _agent.program_digest(path, text) for path, (text, _mode) in self.files.items()})
+        if not paths:
+            return
+        self.store.save("installed", {path: _agent.program_digest(path, text) for path, (text, _mode) in self.files.items()})
         if any(path.endswith((".service", ".timer")) for path in paths):
             self.agent.services.daemon_reload()
+        if self.recover in paths:
+            self.agent.services.enable(_agent.RECOVER)
+        # This compiles its library as well, which the beat's own unit may not write.
+        rc, out, err = self.agent.run([self._place(_agent.LAUNCHER), "--help"])
+        if rc:
+            said = " ".join((err or out).split())
+            raise _agent.AgentError("the agent was installed but does not start: %s; set interpreter to a Python that works" % said, "settings")
 
 
-def set_timer(agent, enabled, changed_paths, check_mode=False):
+def set_timer(agent, enabled, check_mode=False):
     """Have the timer run and start at boot, or neither; returns whether that changes anything."""
-    services = agent.services
-    seen = services.show([_agent.TIMER, _agent.RECOVER], ("ActiveState", "UnitFileState"))
-    want = ("active", "enabled") if enabled else ("inactive", "disabled")
-    recover = enabled and seen[_agent.RECOVER].get("UnitFileState") != "enabled"
-    differs = (seen[_agent.TIMER].get("ActiveState"), seen[_agent.TIMER].get("UnitFileState")) != want
-    if enabled:
-        differs = differs or any(path.endswith("/" + _agent.TIMER) for path in changed_paths)
-    elif seen[_agent.TIMER].get("ActiveState") != "active" and seen[_agent.TIMER].get("UnitFileState") != "enabled":
-        differs = False
-    if check_mode or not (differs or recover):
-        return differs or recover
-    if enabled:
-        services.enable(_agent.RECOVER)
-        services.enable(_agent.TIMER)
-        services.restart(_agent.TIMER)
-    else:
-        services.stop(_agent.TIMER)
-        services.disable(_agent.TIMER)
-    return True
+    seen = agent.services.show([_agent.TIMER], ("ActiveState", "UnitFileState"))[_agent.TIMER]
+    differs = enabled != (seen.get("ActiveState") == "active") or enabled != (seen.get("UnitFileState") == "enabled")
+    if differs and not check_mode:
+        for step in (agent.services.enable, agent.services.start) if enabled else (agent.services.stop, agent.services.disable):
+            step(_agent.TIMER)
+    return differs
 
 
 def remove(agent, check_mode=False):
-    """Take the agent and everything the collection keeps on this host away; returns what was there."""
-    store = agent.store
-    installed = sorted(store.load("installed") or {})
-    found = [path for path in installed if os.path.lexists(os.path.join(store.root, path.lstrip("/")))]
-    folders = [os.path.join(store.root, folder) for folder in (_agent.LIBRARY, _enrollment.ETC, _enrollment.VAR)]
-    found += [folder for folder in folders if os.path.isdir(folder)]
+    """Take the agent and everything the collection keeps on this host away; returns the paths that were there."""
+    found = agent.parts()
     if check_mode or not found:
         return found
-    units = [os.path.basename(path) for path in found if path.endswith((".service", ".timer"))]
-    for unit in units:
+    managed = agent.services.available()
+    # The timer before the service that it would start.
+    for unit in sorted((os.path.basename(path) for path in found if managed and path.endswith((".service", ".timer"))), reverse=True):
         agent.services.stop(unit)
         agent.services.disable(unit)
-    for path in installed + ["/" + _agent.LAUNCHER]:
-        _enrollment.remove_file(os.path.join(store.root, path.lstrip("/")))
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    if units:
+    for path in found:
+        place = os.path.join(agent.store.root, path.lstrip("/"))
+        if os.path.isdir(place):
+            shutil.rmtree(place)
+        else:
+            _enrollment.remove_file(place)
+    if managed:
         agent.services.daemon_reload()
     return found

@@ -67,8 +67,8 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _a
 
 
 def work(module):
-    params = module.params
-    agent = _options.agent(module)
+    params, agent = module.params, _options.agent(module)
+    _options.keep_secret((params["settings"] or {}).get("proxy"), module=module)
     if params["state"] == "absent":
         files = _install.remove(agent, module.check_mode)
         return {"changed": bool(files), "files": files, "diff": {"before": {"files": files}, "after": {"files": []}}}
@@ -80,7 +80,7 @@ def work(module):
         files = installation.differences()
         if not module.check_mode:
             installation.write(files)
-    timer = params["enabled"] is not None and _install.set_timer(agent, params["enabled"], files, module.check_mode)
+    timer = params["enabled"] is not None and _install.set_timer(agent, params["enabled"], module.check_mode)
     after = {"files": files, "timer": "changed" if timer else "unchanged"}
     return {"changed": bool(files) or timer, "files": files, "diff": {"before": {"files": [], "timer": "unchanged"}, "after": after}}
 

@@ -9,8 +9,8 @@ module: gatecontrol_config
 short_description: A file holds a peer's current WireGuard config
 version_added: 1.0.0
 description:
-  - Reads the peer's config from the server, checks every line of it, applies the local policy and writes what is left, or nothing. What the server sends is
-    never passed through.
+  - Reads the peer's config from the server, checks every line of it, applies the local policy and writes what is left, or nothing. What the
+    server sends is never passed through.
   - On an enrolled host it asks by the SHA-256 hash of the text and uses the host's own token.
   - It does not touch the running tunnel; that is M(callmetechie.gatecontrol.gatecontrol_tunnel).
 author:
@@ -27,7 +27,8 @@ options:
     description: The file to write, such as C(/etc/wireguard/wg0.conf). Nothing is written without it, and without O(stage).
     type: path
   stage:
-    description: Whether the config is kept as the candidate that M(callmetechie.gatecontrol.gatecontrol_tunnel) applies with a way back. For enrolled hosts.
+    description: Whether the config is kept as the candidate that M(callmetechie.gatecontrol.gatecontrol_tunnel) applies with a way back.
+      For enrolled hosts.
     type: bool
     default: false
   peer_id:
@@ -166,11 +167,13 @@ def work(module):
     params, agent, rights = module.params, _options.agent(module), wanted_rights(module.params)
     known = params["hash"] or (None if params["peer_id"] not in (None, agent.enrollment.get("peer_id")) else agent.enrollment.get("hash"))
     offered = issued_text(module, agent, known)
-    text = agent.rendered(offered, _options.policy(params, agent.settings))
+    policy = _options.policy(params, agent.settings)
+    text = agent.rendered(offered, policy)
     _options.keep_secret(offered, text)
     config = _wgconf.parse(text, allow_hooks=True)
     offered_hash = _enrollment.digest(offered)
-    result = {"changed": False, "hash": offered_hash, "updated": offered_hash != known, "full_tunnel": _wgconf.is_full_tunnel(config), "needs": agent.needs(config)}
+    result = {"changed": False, "hash": offered_hash, "updated": offered_hash != known,
+              "full_tunnel": _wgconf.is_full_tunnel(config), "needs": agent.needs(config)}
     if params["return_config"]:
         result["config"] = text
     path = agent.config_path if params["stage"] else params["dest"]
@@ -179,8 +182,7 @@ def work(module):
         result["changed"] = before != text or (not params["stage"] and rights_differ(path, rights))
         result["diff"] = {"before": _wgconf.mask(before or ""), "after": _wgconf.mask(text), "before_header": path, "after_header": path}
         if params["stage"] and not module.check_mode:
-            agent.store.save("offered", offered)
-            agent.store.save("candidate", text)
+            agent.stage(offered, policy)
         elif not params["stage"]:
             result["dest"] = path
             if result["changed"] and not module.check_mode:
@@ -195,7 +197,8 @@ def main():
         work, argument_spec=dict(
             _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.POLICY,
             dest={"type": "path"}, stage={"type": "bool", "default": False}, peer_id={"type": "int"}, hash={"type": "str"},
-            return_config={"type": "bool", "default": False}, owner={"type": "str"}, group={"type": "str"}, mode={"type": "str", "default": "0600"},
+            return_config={"type": "bool", "default": False}, owner={"type": "str"}, group={"type": "str"},
+            mode={"type": "str", "default": "0600"},
             backup={"type": "bool", "default": False}))
 
 

@@ -120,6 +120,8 @@ def work(module):
         return gone(module, agent, interface, params["state"] == "absent")
     if not agent.services.available():
         raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd", "settings")
+    if not module.check_mode:
+        agent.wait_idle()
     agent.settings["keep_reachable"] = params["keep_reachable"]
     path = _tunnel.config_path(agent.store, interface)
     live, candidate = _enrollment.read_text(path), agent.store.text("candidate") if params["staged"] else None
@@ -142,8 +144,7 @@ def work(module):
     if module.check_mode:
         return result
     if ssh_connection and agent.enrollment and agent.enrollment.get("controller") != ssh_connection:
-        agent.enrollment["controller"] = ssh_connection
-        agent.store.save("enrollment", agent.enrollment)
+        agent.note(controller=ssh_connection)
     if plan.action == "none":
         _tunnel.apply(agent.run, agent.services, agent.store, interface, plan, config, kept, text)
         if params["staged"]:

@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 
-sys.path.insert(0, "/usr/local/lib/gatecontrol")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../lib/gatecontrol"))
 
 from gatecontrol import _agent, _enrollment  # noqa: E402
 
@@ -41,7 +41,8 @@ def main(arguments):
     if not words or words[0] in ("-h", "--help") or words[0] not in _agent.COMMANDS or len(words) != 1 + _agent.COMMANDS[words[0]]:
         print(__doc__)
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    status, text = _agent.command(_agent.Agent(_enrollment.Store(), run), words[0], words[1:], as_json)
+    sys.stdout.reconfigure(errors="backslashreplace")  # the server's words may not fit the terminal's character set
+    status, text = _agent.command(_enrollment.Store(), run, words[0], words[1:], as_json)
     if text:
         print(text)
     return status
