@@ -11,6 +11,8 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _options
 
+PATIENCE = 60  # seconds for an answer; a server that does not answer is given up after 15
+
 
 class ActionModule(ActionBase):
     """A steady host costs one low-level command: no payload, no interpreter discovery, and it works under become."""
@@ -24,33 +26,20 @@ class ActionModule(ActionBase):
         token, peers_token, controller = (params.pop(key) for key in ("token", "peers_token", "controller"))
         if token:
             params["token_digest"] = _enrollment.digest(token.strip())
-        answer = self._ask_agent(params)
-        if answer is None:
-            answer = self._execute_module("callmetechie.gatecontrol.gatecontrol_host_info",
-                                          {key: value for key, value in params.items() if value is not None}, task_vars=task_vars)
+        wanted = _agent.wanted(params, _install.sources())
+        answer = self._ask_agent(wanted) or self._execute_module("callmetechie.gatecontrol.gatecontrol_host_info", {"wanted": wanted}, task_vars=task_vars)
         if peers_token and answer.get("in_sync") and answer.get("reporting") == "none" and params["check"]:
             self._ask_server(dict(params["settings"] or {}, token=peers_token, **(controller or {})), answer)
         result.update(answer)
         return result
 
-    def _ask_agent(self, params):
-        wanted = json.dumps(_agent.wanted(params, _install.sources())).encode("utf-8")
-        done = self._low_level_execute_command("/%s verify %s" % (_agent.LAUNCHER, base64.b64encode(wanted).decode("ascii")))
-        answer = self._marked(done.get("stdout") or "")
-        if answer is None or answer.get("version") != _api.VERSION:
-            return None
-        return dict(answer, changed=False, asked="agent")
-
-    @staticmethod
-    def _marked(text):
-        """The JSON of the one line that begins with the agent's marker, None where there is none."""
-        for line in text.splitlines():
-            if line.startswith(_agent.MARKER):
-                try:
-                    return json.loads(line[len(_agent.MARKER):])
-                except ValueError:
-                    return None
-        return None
+    def _ask_agent(self, wanted):
+        """What the agent of this release answers, None where there is no such agent."""
+        words = base64.b64encode(json.dumps(wanted).encode("utf-8")).decode("ascii")
+        # timeout(1), where there is one, ends an agent that hangs.
+        done = self._low_level_execute_command("$(command -v timeout >/dev/null && echo timeout %d) /%s verify %s" % (PATIENCE, _agent.LAUNCHER, words))
+        answer = _agent.marked(done.get("stdout") or "")
+        return dict(answer, changed=False, asked="agent") if answer and answer.get("version") == _api.VERSION else None
 
     def _ask_server(self, options, answer):
         """The config check of a host without a token of its own, from here and at most every sync_interval."""

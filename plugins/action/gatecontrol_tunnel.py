@@ -4,15 +4,16 @@
 """Arms a change of the tunnel and confirms it over a new connection, in one task, so that no other host stands in between."""
 from __future__ import annotations
 
-import json
 import time
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _options, _tunnel
 
 MODULE = "callmetechie.gatecontrol.gatecontrol_tunnel"
+TIMEOUT = 3  # seconds for one attempt to connect
+KEEPALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # so that a connection to a host that died ends by itself
 
 
 class ActionModule(ActionBase):
@@ -41,22 +42,24 @@ class ActionModule(ActionBase):
 
     def _confirm(self, change, end, interface, result):
         """Come back over new connections until the unit has given its verdict."""
-        verdict, trouble = None, None
-        timeout = self._connection.get_option("timeout") if self._connection.has_option("timeout") else None
+        word, verdict, trouble = change, None, None
+        kept = {name: self._connection.get_option(name) for name in ("timeout", "ssh_extra_args") if self._connection.has_option(name)}
         try:
-            if timeout is not None:
-                self._connection.set_option("timeout", 3)
+            for name, value in kept.items():
+                self._connection.set_option(name, TIMEOUT if name == "timeout" else " ".join(filter(None, (value, KEEPALIVE))))
             while verdict is None and time.monotonic() < end:
                 try:
-                    # An old connection that survived would prove nothing.
+                    # An old connection that survived would prove nothing, nor would one made before the step: that one brings only the word to confirm with.
                     self._connection.reset()
-                    verdict = self._ask(change)
-                except (AnsibleConnectionFailure, AnsibleError) as err:
+                    answer = self._ask(word) or {}
+                    word = answer.get("confirm", word)
+                    verdict = answer if "ok" in answer else None
+                except AnsibleError as err:
                     trouble = err
                     time.sleep(0.5)
         finally:
-            if timeout is not None:
-                self._connection.set_option("timeout", timeout)
+            for name, value in kept.items():
+                self._connection.set_option(name, value)
         if verdict is None:
             result.update(failed=True, rolled_back=None, failure={"kind": "unreachable", "status": None},
                           msg="the host did not come back after the change of %s (%s); it restores its last good config by itself, look at it over another way"
@@ -64,11 +67,10 @@ class ActionModule(ActionBase):
         elif not verdict["ok"]:
             result.update(failed=True, rolled_back=True, changed=False, failure={"kind": "rolled_back", "status": None}, msg=_tunnel.failed(interface, verdict))
 
-    def _ask(self, change):
-        done = self._low_level_execute_command("/%s confirm %s" % (_agent.LAUNCHER, change))
-        for line in (done.get("stdout") or "").splitlines():
-            if line.startswith(_agent.MARKER):
-                return json.loads(line[len(_agent.MARKER):])
-        if done.get("rc") == 255:
-            raise AnsibleConnectionFailure((done.get("stderr") or "no connection").strip().splitlines()[-1])
-        raise AnsibleError((done.get("stderr") or done.get("stdout") or "no answer").strip())
+    def _ask(self, word):
+        """The word to confirm with, the unit's verdict, or None where there is neither yet. Raises AnsibleError where the agent did not answer."""
+        done = self._low_level_execute_command("/%s confirm %s" % (_agent.LAUNCHER, word))
+        output = done.get("stdout") or ""
+        if _agent.MARKER not in output:
+            raise AnsibleError(((done.get("stderr") or output).strip() or "no answer").splitlines()[-1])
+        return _agent.marked(output)

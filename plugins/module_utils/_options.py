@@ -60,7 +60,8 @@ PEER_FIELDS = {
 }
 INTERFACE = {"interface": {"type": "str", "default": "wg0"}}
 # What an installation of the agent consists of, beside the collection's own code.
-INSTALLATION = {"launcher": {"type": "str"}, "units": {"type": "dict"}, "settings": {"type": "dict"}}
+# The texts are no secrets, but have no business in a result or a log either.
+INSTALLATION = {"launcher": {"type": "str", "no_log": True}, "units": {"type": "dict", "no_log": True}, "settings": {"type": "dict"}}
 HOST_INFO = dict(
     INSTALLATION, state={"type": "str", "choices": ["present", "absent"], "default": "present"}, url={"type": "str"}, interface={"type": "str"},
     token={"type": "str", "no_log": True}, token_digest={"type": "str", "no_log": False}, peers_token={"type": "str", "no_log": True},
@@ -129,8 +130,13 @@ def agent(module):
     return _agent.Agent(_enrollment.Store(), runner(module))
 
 
-def keep_secret(*values):
-    """Have values masked where results are shown; from ansible-core 2.22 on this is no longer done for what no_log options hold alone."""
+def keep_secret(*values, module=None):
+    """Have values masked where results are shown; from ansible-core 2.22 on this is no longer done for what no_log options hold alone.
+
+    module: for values that no option with no_log holds, so that ansible-core before 2.22 masks them too.
+    """
+    if module:
+        module.no_log_values.update(value for value in values if value)
     try:
         from ansible.module_utils.secrets import register_secrets
     except ImportError:

@@ -47,6 +47,9 @@ options:
     description: Whether the server is asked for a new config.
     type: bool
     default: true
+  wanted:
+    description: What the other options come to, in digests. Set by the action, which does not send the others.
+    type: dict
 seealso:
   - module: callmetechie.gatecontrol.gatecontrol_info
 """
@@ -128,17 +131,15 @@ asked:
   type: str
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options
 
 
 def work(module):
-    token = _options.secret(module.params)
-    params = dict(module.params, token_digest=module.params["token_digest"] or token and _enrollment.digest(token))
-    return dict(_options.agent(module).verify(_agent.wanted(params, _install.sources())), changed=False, asked="module")
+    return dict(_options.agent(module).verify(module.params["wanted"] or {}), changed=False, asked="module")
 
 
 def main():
-    _options.run_module(work, argument_spec=_options.HOST_INFO)
+    _options.run_module(work, argument_spec=dict(_options.HOST_INFO, wanted={"type": "dict"}))
 
 
 if __name__ == "__main__":
