@@ -79,3 +79,10 @@ def test_types_take_what_an_inventory_holds():
 def test_types_refuse_other_values(name, value):
     (message,) = ArgumentSpecValidator(OPTIONS).validate({name: value}).error_messages
     assert name in message
+
+
+def test_includes_take_the_role_s_own_files():
+    """By a bare name, an included file's includes are looked for beside the playbook too, where other files may have these names."""
+    for path in (ROLE / "tasks").glob("*/*.yml"):
+        for target in re.findall(r"include_tasks: (.+)", path.read_text()):
+            assert target.startswith('"{{ role_path }}/tasks/') and (ROLE / target.strip('"').partition("/")[2]).is_file()
