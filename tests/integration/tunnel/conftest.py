@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -136,11 +137,30 @@ class WgQuick:
         pass
 
 
+def sweep(mark):
+    """Take away all namespaces of a run, with the processes in them: the wireguard-go that wg-quick left there among them."""
+    for name in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split():
+        if name.startswith(mark + "-"):
+            for pid in subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False).stdout.split():
+                os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+    for path in pathlib.Path("/var/run/wireguard").glob(mark + "[hs].sock"):
+        path.unlink()
+
+
+def sweep_the_dead():
+    """What earlier runs left that were killed: their mark is the number of a process that is gone."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    for pid in set(re.findall("^gct([0-9a-f]+)-", listed, re.MULTILINE)):
+        if not os.path.exists("/proc/%d" % int(pid, 16)):
+            sweep("gct" + pid)
+
+
 class Lab:
     """Namespaces "<mark>-host" and so on; the host's files lie below root."""
 
     def __init__(self, root):
-        self.mark = "gct%x" % (os.getpid() & 0xFFFF)
+        self.mark = "gct%x" % os.getpid()
         self.root, self.children = str(root), []
         self.interface, self.hub_interface = self.mark + "h", self.mark + "s"
         self.store = _enrollment.Store(self.root)
@@ -203,12 +223,7 @@ class Lab:
         for child in self.children:
             child.kill()
             child.wait()
-        for side, interface in (("host", self.interface), ("hub", self.hub_interface)):
-            self.in_namespace(side, ["ip", "link", "delete", "dev", interface])
-        for side in (*SIDES, "router"):
-            subprocess.run(["ip", "netns", "delete", "%s-%s" % (self.mark, side)], capture_output=True, check=False)
-        for interface in (self.interface, self.hub_interface):
-            pathlib.Path("/var/run/wireguard/%s.sock" % interface).unlink(missing_ok=True)
+        sweep(self.mark)
 
     # what tests do with it
 
@@ -275,6 +290,7 @@ def built(tmp_path_factory):
                 "the tunnel lab needs %s: install iproute2, wireguard-tools, procps, and wireguard-go or a kernel with WireGuard" % program
             )
     lab = Lab(tmp_path_factory.mktemp("host"))
+    sweep_the_dead()
     try:
         lab.build()
         yield lab
