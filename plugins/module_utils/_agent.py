@@ -432,7 +432,8 @@ class Agent:
     def _compare_files(self, wanted, drift):
         if wanted.get("settings") and wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):
             drift.append("the agent's settings differ")
-        if os.stat(os.path.dirname(self.store.path("token"))).st_mode & 0o77:
+        folder = os.path.dirname(self.store.path("token"))
+        if os.path.isdir(folder) and os.stat(folder).st_mode & 0o77:
             drift.append("/%s can be read by others than root" % _enrollment.ETC)
         for path, digest in sorted((wanted.get("files") or {}).items()):
             text = _enrollment.read_text(os.path.join(self.store.root, path.lstrip("/")))
