@@ -1,0 +1,101 @@
+"""The inventory plugin through ansible-inventory, against the embedded server."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import collection
+
+
+@pytest.fixture
+def inventory(gates, tmp_path):
+    """(era) -> (gate, run): run(**options) gives the JSON of `ansible-inventory --list`, or raises with what it printed."""
+    def make(era="1.118.2", *arguments):
+        gate = gates(era, "--rate-limit", "999", *arguments)
+
+        def run(name="gatecontrol.yml", token=None, **options):
+            source = tmp_path / name
+            source.write_text(yaml.safe_dump({"plugin": "callmetechie.gatecontrol.gatecontrol", "url": gate.url, **options}), encoding="utf-8")
+            environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(collection.link()), GATECONTROL_PEERS_TOKEN=token or gate.peers_token,
+                               ANSIBLE_INVENTORY_UNPARSED_FAILED="true", ANSIBLE_LOCALHOST_WARNING="false")
+            done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "ansible-inventory"), "-i", str(source), "--list"], cwd=tmp_path,
+                                  env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise AssertionError(done.stderr)
+            # Texts from outside are shown as unsafe, which they are.
+            return json.loads(done.stdout, object_hook=lambda found: found.get("__ansible_unsafe", found)), done.stderr
+        return gate, run
+    return make
+
+
+def members(listed, group):
+    return set(listed.get(group, {}).get("hosts", []))
+
+
+@pytest.mark.parametrize("era", ["1.5.2", "1.118.2"])
+def test_peers_become_hosts_with_groups_and_variables(inventory, era):
+    gate, run = inventory(era)
+    web, off = gate.name("inv"), gate.name("inv")
+    made = gate.add(web, tags="web, front-end")
+    gate.add(off)
+    gate.set(off, enabled="0")
+    listed, errors = run(groups={"mine": "gatecontrol_peer.name.startswith('inv')"}, compose={"number": "gatecontrol_peer.id"},
+                         keyed_groups=[{"key": "gatecontrol_peer.enabled | string", "prefix": "on"}])
+    variables = listed["_meta"]["hostvars"][web]
+    assert variables["ansible_host"] == made["address"].split("/")[0] and variables["number"] == made["id"]
+    peer = variables["gatecontrol_peer"]
+    assert peer["tags"] == ["web", "front-end"] and peer["enabled"] and not peer["online"] and peer["handshake_age"] is None
+    assert "key" not in str(sorted(peer)) and errors == ""
+    assert web in members(listed, "tag_web") & members(listed, "tag_front_end") & members(listed, "enabled") & members(listed, "offline")
+    assert off in members(listed, "disabled") and {web, off} <= members(listed, "never_seen") & members(listed, "mine")
+    assert web in members(listed, "on_True") and off in members(listed, "on_False")
+
+
+def test_groups_are_those_asked_for(inventory):
+    gate, run = inventory()
+    name = gate.name("inv")
+    gate.add(name, tags="web")
+    listed = run(group_by=["tag"])[0]
+    assert name in members(listed, "tag_web") and not {"enabled", "offline", "never_seen"} & set(listed)
+
+
+def test_the_cache_spares_the_server(inventory):
+    gate, run = inventory()
+    gate.add(gate.name("inv"))
+    cache = {"cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": "kept", "cache_timeout": 300}
+    first = run(**cache)[0]
+    gate.seen()
+    assert run(**cache)[0]["_meta"]["hostvars"].keys() == first["_meta"]["hostvars"].keys() and gate.calls() == []
+    run()
+    assert gate.calls() == ["GET /peers 200"]
+
+
+def test_many_peers_are_read_page_by_page(inventory):
+    gate, run = inventory("fixed", "--subnet", "10.9.0.0/22")
+    for number in range(260):
+        gate.add("many%03d" % number)
+    gate.seen()
+    listed = run()[0]
+    assert {"many%03d" % number for number in range(260)} <= members(listed, "enabled")
+    assert gate.calls() == ["GET /peers 200"] * 2
+
+
+def test_names_that_meet_are_reported_and_not_overwritten(inventory):
+    gate, run = inventory()
+    first, second = gate.name("inv pair "), None
+    second = first.replace(" ", "_")
+    kept = gate.add(first)["id"]
+    left = gate.add(second)["id"]
+    listed, errors = run()
+    assert listed["_meta"]["hostvars"][second]["gatecontrol_peer"]["id"] == kept and "id %d is left out" % left in " ".join(errors.split())
+
+
+def test_a_bad_token_is_told_in_the_servers_words(inventory):
+    _gate, run = inventory()
+    with pytest.raises(AssertionError, match="listing the peers failed"):
+        run(token="gc_" + "0" * 96)
