@@ -11,8 +11,8 @@ class ModuleDocFragment:
 options:
   allow_hooks:
     description:
-      - Whether C(PreUp), C(PostUp), C(PreDown) and C(PostDown) from the server are accepted. They run as root, so that whoever controls the server
-        controls the host. V(false) unless set.
+      - Whether C(PreUp), C(PostUp), C(PreDown) and C(PostDown) from the server are accepted. They run as root, so that whoever controls the
+        server controls the host. V(false) unless set.
       - This and the other options of the local policy are taken from the agent's settings, on a host that has it, when they are not given.
     type: bool
   allowed_ips:

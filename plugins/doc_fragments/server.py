@@ -12,7 +12,8 @@ options:
   url:
     description:
       - The server's address, such as V(https://gate.example.com).
-      - On a host with the agent, this and the other options that say how the server is reached are taken from the agent's settings when they are not given.
+      - On a host with the agent, this and the other options that say how the server is reached are taken from the agent's settings when
+        they are not given.
       - If not set, the environment variable E(GATECONTROL_URL) is used.
     type: str
   ca_path:
@@ -28,7 +29,8 @@ options:
     description: File with the client certificate's key, where it is not in O(client_cert).
     type: path
   proxy:
-    description: HTTP proxy such as V(http://proxy.example.com:3128), user and password in it if need be. The environment's proxies are not used.
+    description: HTTP proxy such as V(http://proxy.example.com:3128), user and password in it if need be. The environment's proxies are not
+      used.
     type: str
   no_proxy:
     description: Comma list of hosts and domains that are reached without O(proxy).
@@ -38,8 +40,8 @@ options:
     type: int
   max_wait:
     description:
-      - Seconds that one call may take with all its tries, V(60) unless set. Server errors and network errors are tried again after 2, 3, 4.5 up to 60 seconds, a used up
-        rate limit after the time the server names.
+      - Seconds that one call may take with all its tries, V(60) unless set. Server errors and network errors are tried again after 2, 3,
+        4.5 up to 60 seconds, a used up rate limit after the time the server names.
     type: int
   allow_http:
     description: Whether a token may be sent over plain HTTP to a server that is not on this machine, V(false) unless set.
@@ -76,13 +78,14 @@ options:
 options:
   machine_fingerprint:
     description:
-      - 64 lower-case hex digits that stand for the machine the call is about. Only for calls delegated from another machine; the server may bind
-        the token to it.
+      - 64 lower-case hex digits that stand for the machine the call is about. Only for calls delegated from another machine; the server may
+        bind the token to it.
     type: str
   client_platform:
     description: Platform of the machine the call is about, such as V(windows). Only for delegated calls.
     type: str
   send_version:
-    description: Whether the client's version is sent, V(true) unless set. The server then writes it into the peer's description, at most every five minutes.
+    description: Whether the client's version is sent, V(true) unless set. The server then writes it into the peer's description, at most
+      every five minutes.
     type: bool
 """

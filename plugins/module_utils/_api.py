@@ -40,8 +40,8 @@ TOKEN_HEADERS = {"authorization": ("Authorization", "Bearer "), "x-api-token": (
 class ApiError(Exception):
     """A request that did not succeed. The text is one sentence for a person; kind, status and details are for a program.
 
-    kinds: auth scope user_disabled unbound wrong_peer bound_elsewhere licence machine_binding forbidden invalid invalid_name name_taken not_found
-    endpoint_missing conflict rate_limited server register_broken uncertain network proxy tls redirect protocol options
+    kinds: auth scope user_disabled unbound wrong_peer bound_elsewhere licence machine_binding forbidden invalid invalid_name name_taken
+    not_found endpoint_missing conflict rate_limited server register_broken uncertain network proxy tls redirect protocol options
     """
 
     def __init__(self, message, kind, status=None, sent=False, **details):
@@ -74,11 +74,14 @@ def cleaned_name(hostname):
 
 
 def check_name(name, exact=False):
-    """The name the server gives a peer: of a host name that registers, or exactly this one. Raises ApiError (invalid_name) where it would refuse."""
+    """The name the server gives a peer: of a host name that registers, or exactly this one.
+
+    Raises ApiError (invalid_name) where the server would refuse it.
+    """
     given = name if exact else cleaned_name(name)
     if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}", given) or given.endswith(" "):
-        raise ApiError("the server would refuse the name %r: it takes 1 to 63 ASCII letters, digits, dots, underscores, hyphens and blanks, a letter or digit "
-                       "first; set gatecontrol_name to such a name" % name, "invalid_name")
+        raise ApiError("the server would refuse the name %r: it takes 1 to 63 ASCII letters, digits, dots, underscores, hyphens and "
+                       "blanks, a letter or digit first; set gatecontrol_name to such a name" % name, "invalid_name")
     return given
 
 
@@ -158,7 +161,8 @@ class HttpTransport:
                 return via
         except ValueError:
             pass
-        raise ApiError("the proxy %r is not of the form http://proxy.example.com:3128; correct gatecontrol_proxy" % proxy.split("@")[-1], "options")
+        raise ApiError("the proxy %r is not of the form http://proxy.example.com:3128; correct gatecontrol_proxy"
+                       % proxy.split("@")[-1], "options")
 
     def _context(self):
         what = "ca_path"
@@ -238,8 +242,9 @@ class HttpTransport:
         except (OSError, http.client.HTTPException, UnicodeError) as err:
             self.close()
             refused = re.match(r"Tunnel connection failed: 4\d\d", str(err))
+            via = " through the proxy %s" % self.via.netloc.split("@")[-1] if self.via else ""
             raise ApiError("no answer from %s%s: %s; check %s" % (
-                self.url, " through the proxy %s" % self.via.netloc.split("@")[-1] if self.via else "", _shown(str(err)) or type(err).__name__,
+                self.url, via, _shown(str(err)) or type(err).__name__,
                 "gatecontrol_proxy, its user and password" if refused else "the address, the network and the server"),
                 "proxy" if refused else "network", sent=sent)
 
@@ -280,15 +285,17 @@ def _seconds(headers):
     return UNNAMED_WAIT
 
 
+ENROLL_AGAIN = "run the play with a secret for this host to enroll it again"
 # 403: what the server says -> kind, advice. The first that fits counts; the texts are fixed English, except for the fingerprint's.
 FORBIDDEN = (
     ("permission for this resource", "scope", "the token needs the scope %(scope)s: create one that has it"),
     ("forbidden for token", "scope", "no token may do this, only a login in the web interface"),
     ("user account is disabled", "user_disabled", "enable the user the token belongs to, or use another user's token"),
-    ("not bound to a peer", "unbound", "the peer was deleted, or this token never had one: run the play with a secret for this host to enroll it again"),
+    ("not bound to a peer", "unbound", "the peer was deleted, or this token never had one: " + ENROLL_AGAIN),
     ("not authorized for this peer", "wrong_peer", "the token belongs to another peer: give this host a token of its own"),
     ("bound to a different peer", "bound_elsewhere", "two hosts registered with one token: give each host a token of its own"),
-    ("different machine", "machine_binding", "if this host was rebuilt or got a new machine id, reset the token's machine binding in the web interface"),
+    ("different machine", "machine_binding", "if this host was rebuilt or got a new machine id, reset the token's machine binding in "
+     "the web interface"),
     ("fingerprint", "machine_binding", "the server binds tokens to machines: send machine_fingerprint, 64 lower-case hex digits"),
 )
 
@@ -305,8 +312,9 @@ def explain(what, path, response, body):
         return error("auth", "check that the token is complete, not expired and not revoked")
     if status == 403 and "feature" in body:
         numbers = {key: body[key] for key in ("feature", "current", "limit") if key in body}
-        have = " (%s: %s of %s in use)" % (body["feature"], body["current"], body["limit"]) if len(numbers) == 3 else " (%s)" % body["feature"]
-        return error("licence", "the server's licence does not cover it%s: remove peers or extend the licence" % have, **numbers)
+        have = "%(feature)s: %(current)s of %(limit)s in use" if len(numbers) == 3 else "%(feature)s"
+        advice = "the server's licence does not cover it (%s): remove peers or extend the licence"
+        return error("licence", advice % (have % numbers), **numbers)
     if status == 403:
         scope = "client (peers on the 1.5.2 era)" if client else "peers"
         for text, kind, advice in FORBIDDEN:
@@ -314,10 +322,11 @@ def explain(what, path, response, body):
                 return error(kind, advice.replace("%(scope)s", scope))
         return error("forbidden", "check the token's rights in the web interface")
     if status == 404 and "ok" in body:
-        return error("not_found", "the peer was deleted: run the play with a secret for this host to enroll it again" if client
+        return error("not_found", "the peer was deleted: " + ENROLL_AGAIN if client
                      else "there is no peer with this number: correct peer_id")
     if status == 404:
-        return error("endpoint_missing", "either this release has no %s, or gatecontrol_url is not a GateControl server" % path.split("?")[0])
+        return error("endpoint_missing", "either this release has no %s, or gatecontrol_url is not a GateControl server"
+                     % path.split("?")[0])
     if status == 429:
         seconds = _seconds(response.headers)
         return error("rate_limited", "come back in %d s" % seconds, retry_after=seconds)
@@ -330,7 +339,8 @@ def explain(what, path, response, body):
     if status == 400 and "already exists" in low:
         return error("name_taken", "it was made by somebody else a moment ago: run again")
     if status == 400 and "name" in low:
-        return error("invalid_name", "set gatecontrol_name to 1-63 letters, digits, dots, underscores or hyphens that start with a letter or digit")
+        return error("invalid_name", "set gatecontrol_name to 1-63 letters, digits, dots, underscores or hyphens that start with a letter "
+                     "or digit")
     if status == 400:
         return error("invalid", "correct the value named there", **({"fields": body["fields"]} if "fields" in body else {}))
     if status >= 500:
@@ -347,7 +357,8 @@ def _once_only(name, advice=""):
         yield
     except ApiError as err:
         if err.kind in ("server", "protocol") or (err.kind in ("network", "tls") and err.sent):
-            raise ApiError("%s; the peer %s may have been made all the same%s" % (err, name, advice), "uncertain", err.status, True, cause=err.kind)
+            raise ApiError("%s; the peer %s may have been made all the same%s" % (err, name, advice), "uncertain", err.status, True,
+                           cause=err.kind)
         raise
 
 
@@ -420,8 +431,9 @@ class Api:
             body = None
         if response.status < 300:
             if not isinstance(body, dict) or body.get("ok") is not True:
-                raise ApiError("%s failed: the answer of %s is not the JSON of a GateControl server (%d bytes of %s); check gatecontrol_url and what "
-                               "stands between" % (what, self.transport.url, len(response.text), _shown(response.headers.get("content-type", "no type"))),
+                kind = _shown(response.headers.get("content-type", "no type"))
+                raise ApiError("%s failed: the answer of %s is not the JSON of a GateControl server (%d bytes of %s); check "
+                               "gatecontrol_url and what stands between" % (what, self.transport.url, len(response.text), kind),
                                "protocol", response.status, sent=True)
             return response.status, body
         raise explain(what, path, response, body if isinstance(body, dict) else {})
@@ -460,7 +472,10 @@ class Api:
         return self._consistent(ask)
 
     def heartbeat(self, peer_id, **values):
-        """Send a heartbeat (connected bool, rxBytes and txBytes in bytes, uptime in seconds, hostname); returns peerEnabled, None before 1.33.0."""
+        """Send a heartbeat: connected bool, rxBytes and txBytes in bytes, uptime in seconds, hostname.
+
+        Returns peerEnabled, None before 1.33.0.
+        """
         answer = self.call("sending the heartbeat of peer %s" % peer_id, "POST", CLIENT + "/heartbeat", dict(values, peerId=peer_id))[1]
         return answer["peerEnabled"] if isinstance(answer.get("peerEnabled"), bool) else None
 
@@ -482,8 +497,7 @@ class Api:
         while True:
             answer = self.call("listing the peers", "GET", PEERS, query={"limit": page_size, "offset": offset})[1]
             page = self._checked("listing the peers", answer, peers=list)["peers"]
-            for peer in page:
-                yield peer
+            yield from page
             if len(page) < page_size:
                 return
             offset += page_size
@@ -498,7 +512,8 @@ class Api:
         return self._checked(what, self.call(what, "GET", "%s/%d" % (PEERS, peer_id))[1], peer=dict)["peer"]
 
     def create_peer(self, name, **fields):
-        """Make a peer; returns its record, private key included. Never sent twice: raises ApiError uncertain where it is open if it was made."""
+        """Make a peer; returns its record, private key included. Never sent twice: raises ApiError uncertain where it is open if it
+        was made."""
         what = "creating the peer %s" % name
         with _once_only(name, _suspect(fields) or ": the next run finds it by its name"):
             return self._checked(what, self.call(what, "POST", PEERS, dict(fields, name=name), repeat=False)[1], peer=dict)["peer"]
@@ -547,4 +562,5 @@ class Api:
             self._checked("reading the config", answer, config=str, hash=str)
             if _enrollment.digest(answer["config"]) == answer["hash"]:
                 return answer
-        raise ApiError("the server's config does not have the hash it names (twice); nothing was written: look into the server's log", "protocol", 200)
+        raise ApiError("the server's config does not have the hash it names (twice), so nothing was written; look into the server's log",
+                       "protocol", 200)

@@ -36,7 +36,8 @@ class HostPeer:
     server: {"version", "timestamp"} of a ping made a moment ago, or None.
     """
 
-    def __init__(self, store, api, url, token=None, name=None, interface="wg0", peer_id=None, issued=None, adopt=False, move=False, server=None):
+    def __init__(self, store, api, url, token=None, name=None, interface="wg0", peer_id=None, issued=None, adopt=False, move=False,
+                 server=None):
         self.store, self.api, self.url, self.token, self.interface = store, api, url, token, interface
         self.peer_id, self.issued, self.adopt, self.move, self.server = peer_id, issued, adopt, move, server
         self.name = name or platform.node()
@@ -56,8 +57,9 @@ class HostPeer:
         if record.get("fingerprint") != self.fingerprint and not self.adopt:
             if self.issued is not None and self.peer_id != record["peer_id"] or self.token_digest not in (None, record.get("token_digest")):
                 return self._enroll(check_mode)
-            raise PeerError("this machine holds the enrollment of %s but has another machine id, so it is a clone of that host; give it a token of its own, or "
-                            "set gatecontrol_adopt=true if it is that host with a new machine id" % record["peer_name"], "clone", peer=record["peer_name"])
+            raise PeerError("this machine holds the enrollment of %s but has another machine id, so it is a clone of that host; give it a "
+                            "token of its own, or set gatecontrol_adopt=true if it is that host with a new machine id"
+                            % record["peer_name"], "clone", peer=record["peer_name"])
         if record["interface"] != self.interface:
             raise PeerError("this host is enrolled with the interface %s, not %s; set gatecontrol_interface back, or run with "
                             "gatecontrol_state=absent first" % (record["interface"], self.interface), "other_interface")
@@ -66,7 +68,7 @@ class HostPeer:
     # -- a host with an enrollment
 
     def _known(self, check_mode):
-        """The result where the enrollment still stands; None where the peer is gone or given up, so that the host is to be enrolled anew."""
+        """The result where the enrollment still stands; None where the peer is gone or given up: the host is to be enrolled anew."""
         record = self.record
         if self.issued is not None and not self.token:
             if not self._same_server(self.issued):
@@ -76,19 +78,21 @@ class HostPeer:
                 return self._keep(self.issued, check_mode)
             if record["peer_name"] == self.name or self.adopt:  # names are unique: the peer of this name that the host had is gone
                 return None
-            raise PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set gatecontrol_adopt=true to "
-                            "change over (the peer %s stays on the server)" % (record["peer_name"], self.name, record["peer_name"]), "other_peer")
+            raise PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set "
+                            "gatecontrol_adopt=true to change over (the peer %s stays on the server)"
+                            % (record["peer_name"], self.name, record["peer_name"]), "other_peer")
         own = (self.store.text("token") or "").strip()
         token = self.token or own
         if not token:
-            raise PeerError("this host has no token of its own (reporting: none) and none was given; give gatecontrol_peers_token, or a client token bound "
-                            "to the peer %s" % record["peer_name"], "no_secret")
+            raise PeerError("this host has no token of its own (reporting: none) and none was given; give gatecontrol_peers_token, or a "
+                            "client token bound to the peer %s" % record["peer_name"], "no_secret")
         try:
             offer = self.api(token).config_check(record["peer_id"], record.get("hash"))
         except _api.ApiError as err:
-            if err.kind not in GONE + (() if record["url"] == self.url else ("wrong_peer", "auth", "scope")) + (("wrong_peer",) if own != token else ()):
+            moved, foreign = record["url"] != self.url, own != token
+            if err.kind not in GONE + ("wrong_peer",) * (moved or foreign) + ("auth", "scope") * moved:
                 raise
-            if record["url"] != self.url:
+            if moved:
                 self._check_move()
             elif not self.token:
                 raise
@@ -108,8 +112,9 @@ class HostPeer:
     def _check_move(self):
         """Raise PeerError unless the host may leave its server."""
         if not self.move:
-            raise PeerError("this host is enrolled with another server, %s, and nothing was changed; set gatecontrol_url back, or set gatecontrol_move=true to "
-                            "enroll it with %s instead" % (self.record["url"], self.url), "other_server", url=self.record["url"])
+            raise PeerError("this host is enrolled with another server, %s, and nothing was changed; set gatecontrol_url back, or set "
+                            "gatecontrol_move=true to enroll it with %s instead" % (self.record["url"], self.url), "other_server",
+                            url=self.record["url"])
 
     def _check_gone(self, own, err):
         """Raise PeerError unless the host's peer is gone: err may only say that the token given is another peer's, or nobody's yet."""
@@ -121,9 +126,9 @@ class HostPeer:
         except _api.ApiError as own_err:
             if own_err.kind in GONE:
                 return
-        raise PeerError("the token given is not bound to this host's peer %s (%s), and a second peer was not made; give a token bound to that peer%s, or set "
-                        "gatecontrol_adopt=true to leave that peer behind" % (self.record["peer_name"], err, ", or none (the host has its own)" if own else ""),
-                        "other_token")
+        raise PeerError("the token given is not bound to this host's peer %s (%s), and a second peer was not made; give a token bound to "
+                        "that peer%s, or set gatecontrol_adopt=true to leave that peer behind"
+                        % (self.record["peer_name"], err, ", or none (the host has its own)" if own else ""), "other_token")
 
     def _keep(self, offered, check_mode):
         """The enrollment stands; its URL, token or machine id may be new, and the server may have offered another config."""
@@ -146,14 +151,15 @@ class HostPeer:
     def _enroll(self, check_mode):
         issued = self.issued is not None and not self.token
         if not issued and not self.token:
-            raise PeerError("this host is not enrolled and no secret was given for it; give gatecontrol_token or gatecontrol_peers_token", "no_secret")
+            raise PeerError("this host is not enrolled and no secret was given for it; give gatecontrol_token or gatecontrol_peers_token",
+                            "no_secret")
         if not self.peer_id:
             _api.check_name(self.name)
             if self.server:
                 self._check_release(self.server)
         if check_mode:
-            return {"changed": True, "peer": {"id": self.peer_id, "name": self.name}, "hash": None, "created": not self.peer_id, "adopted": False,
-                    "reporting": "none" if issued else "full"}
+            return {"changed": True, "peer": {"id": self.peer_id, "name": self.name}, "hash": None, "created": not self.peer_id,
+                    "adopted": False, "reporting": "none" if issued else "full"}
         created = adopted = False
         if issued:
             answer = {"peerId": self.peer_id, "peerName": self.name, "config": self.issued}
@@ -168,8 +174,8 @@ class HostPeer:
         self.store.save("offered", answer["config"])
         self._write(record)
         self.store.drop("intent", "state", *(["token"] if issued else []))
-        return {"changed": True, "peer": {"id": record["peer_id"], "name": record["peer_name"]}, "hash": _enrollment.digest(answer["config"]),
-                "created": created, "adopted": adopted, "reporting": record["reporting"]}
+        return {"changed": True, "peer": {"id": record["peer_id"], "name": record["peer_name"]}, "created": created, "adopted": adopted,
+                "hash": _enrollment.digest(answer["config"]), "reporting": record["reporting"]}
 
     def _write(self, record):
         if self.token:
@@ -179,8 +185,9 @@ class HostPeer:
     @staticmethod
     def _check_release(server):
         if _api.register_broken(server["version"]):
-            raise _api.ApiError("registering with a client token is broken in this server's release %s (it answers 500 and leaves a peer behind), so it was "
-                                "not tried; %s" % (server["version"], _api.OTHER_WAYS), "register_broken", version=server["version"])
+            raise _api.ApiError("registering with a client token is broken in this server's release %s (it answers 500 and leaves a peer "
+                                "behind), so it was not tried; %s" % (server["version"], _api.OTHER_WAYS), "register_broken",
+                                version=server["version"])
 
     def _register(self):
         """(created, adopted, answer). The intent on disk tells a later run which peer is ours."""
@@ -223,32 +230,34 @@ class HostPeer:
             if not resumed:
                 self.store.drop("intent")
             raise PeerError(
-                "the server gave this host the peer %s (id %d), which was there before and may be another machine's, so nothing was written; set "
-                "gatecontrol_adopt=true if this is that machine rebuilt, else give this host a token of its own and another gatecontrol_name (the token given "
-                "is bound to that peer now: have the administrator revoke it)" % (answer["peerName"], answer["peerId"]), "not_ours",
-                peer_id=answer["peerId"], peer_name=answer["peerName"])
+                "the server gave this host the peer %s (id %d), which was there before and may be another machine's, so nothing was "
+                "written; set gatecontrol_adopt=true if this is that machine rebuilt, else give this host a token of its own and another "
+                "gatecontrol_name (the token given is bound to that peer now: have the administrator revoke it)"
+                % (answer["peerName"], answer["peerId"]), "not_ours", peer_id=answer["peerId"], peer_name=answer["peerName"])
         return False, True, answer
 
     def _find_ours(self, api, intent):
         """The peer that our interrupted register made, None if it made none; for tokens that may list the peers.
 
-        Its name is ours up to the collision suffix, it was made since the intent, and nobody has used it. Raises PeerError where that cannot be told.
+        Its name is ours up to the collision suffix, it was made since the intent, and nobody has used it. Raises PeerError where that
+        cannot be told.
         """
-        pattern = re.compile(re.escape(_api.cleaned_name(self.name)) + r"(-\d+)?")
+        name = _api.cleaned_name(self.name)
+        pattern = re.compile(re.escape(name) + r"(-\d+)?")
         try:
-            found = [peer for peer in api.peers() if pattern.fullmatch(str(peer.get("name"))) and self._created_since(peer.get("created_at"), intent)
-                     and not peer.get("latest_handshake")]
+            found = [peer for peer in api.peers() if pattern.fullmatch(str(peer.get("name"))) and not peer.get("latest_handshake")
+                     and self._created_since(peer.get("created_at"), intent)]
         except _api.ApiError as err:
             if err.kind != "scope":
                 raise
-            found = None
-        if found is not None and len(found) < 2:
-            return dict(api.config(found[0]["id"]), peerId=found[0]["id"], peerName=found[0]["name"]) if found else None
-        raise PeerError("an earlier run was cut off while it registered %s, and %s; delete what it made (%s) in the web interface, run with "
-                        "gatecontrol_state=absent, then again" % (
-                            self.name, "several peers may be its own" if found else "this server's release does not tell a client whether the peer was made",
-                            ", ".join(peer["name"] for peer in found or []) or "a peer %s or %s-1 of %s or later" % (
-                                _api.cleaned_name(self.name), _api.cleaned_name(self.name), intent["server_time"])), "not_ours")
+            why = "this server's release does not tell a client whether the peer was made"
+            made = "a peer %s or %s-1 of %s or later" % (name, name, intent["server_time"])
+        else:
+            if len(found) < 2:
+                return dict(api.config(found[0]["id"]), peerId=found[0]["id"], peerName=found[0]["name"]) if found else None
+            why, made = "several peers may be its own", ", ".join(peer["name"] for peer in found)
+        raise PeerError("an earlier run was cut off while it registered %s, and %s; delete what it made (%s) in the web interface, run "
+                        "with gatecontrol_state=absent, then again" % (name, why, made), "not_ours")
 
     @staticmethod
     def _created_since(created, intent):
@@ -277,7 +286,10 @@ FIELDS = {
 
 
 def wanted_fields(options):
-    """The fields of FIELDS that were given, as the server keeps them. Raises ApiError (options) for what it would answer with 500 or keep as it is."""
+    """The fields of FIELDS that were given, as the server keeps them.
+
+    Raises ApiError (options) for what it would answer with 500 or keep as it is.
+    """
     wanted = {key: options[key] for key in FIELDS if options.get(key) is not None}
     if "tags" in wanted:
         wanted["tags"] = ",".join(sorted(tag.strip() for tag in wanted["tags"] if tag.strip()))
@@ -289,8 +301,8 @@ def wanted_fields(options):
         if not wanted["peer_dns"]:
             raise _api.ApiError("peer_dns cannot be emptied on the server; override it on the host with gatecontrol_dns", "options")
     if "peer_keepalive" in wanted and not 1 <= wanted["peer_keepalive"] <= 65535:
-        raise _api.ApiError("peer_keepalive is not between 1 and 65535 s, and the server ignores 0; to switch it off set gatecontrol_persistent_keepalive=0 "
-                            "on the host", "options")
+        raise _api.ApiError("peer_keepalive is not between 1 and 65535 s, and the server ignores 0; to switch it off set "
+                            "gatecontrol_persistent_keepalive=0 on the host", "options")
     if len(wanted.get("description") or "") > 255:
         raise _api.ApiError("description has more than the 255 characters the server takes; shorten it", "options")
     if wanted.get("group_id") == 0:
@@ -299,8 +311,8 @@ def wanted_fields(options):
         if wanted["expires_at"] in ("", "never"):
             wanted["expires_at"] = None
         elif not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", wanted["expires_at"]):
-            raise _api.ApiError("expires_at %r is not of the form 2026-12-31T23:59:59Z, which the server compares as text; correct it, or give never"
-                                % wanted["expires_at"], "options")
+            raise _api.ApiError("expires_at %r is not of the form 2026-12-31T23:59:59Z, which the server compares as text; correct it, or "
+                                "give never" % wanted["expires_at"], "options")
     return wanted
 
 
@@ -370,9 +382,11 @@ class ServerPeer:
     def _shown(found):
         if not found:
             return {}
-        return dict({key: found.get(column) for key, (column, _put) in FIELDS.items()}, name=found["name"], enabled=bool(found.get("enabled", 1)))
+        shown = {key: found.get(column) for key, (column, _put) in FIELDS.items()}
+        return dict(shown, name=found["name"], enabled=bool(found.get("enabled", 1)))
 
     @staticmethod
     def _result(changed, found, created, before, after):
-        peer = found and {"id": found["id"], "name": found["name"], "enabled": bool(found.get("enabled", 1)), "address": found.get("allowed_ips")}
+        peer = found and {"id": found["id"], "name": found["name"], "enabled": bool(found.get("enabled", 1)),
+                          "address": found.get("allowed_ips")}
         return {"changed": changed, "peer": peer, "created": created, "before": before, "after": after}

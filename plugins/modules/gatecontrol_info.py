@@ -20,8 +20,9 @@ extends_documentation_fragment:
 options:
   gather:
     description:
-      - What to ask for, one request each. V(server) is a ping with the client token, or one entry of the peers list with a peers token alone, which
-        does not tell the release. V(permissions) needs a client token and a server since 1.6.1. V(peers) needs O(peers_token) and one request for each 250 peers.
+      - What to ask for, one request each. V(server) is a ping with the client token, or one entry of the peers list with a peers token
+        alone, which does not tell the release. V(permissions) needs a client token and a server since 1.6.1. V(peers) needs O(peers_token)
+        and one request for each 250 peers.
     type: list
     elements: str
     choices: [server, permissions, peers]

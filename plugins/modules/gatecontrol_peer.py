@@ -9,10 +9,12 @@ module: gatecontrol_peer
 short_description: A peer exists on a GateControl server, is absent, enabled or disabled
 version_added: 1.0.0
 description:
-  - With a client token it runs on the host itself. The host registers, or takes over the peer its token was bound to in advance, and keeps what it
-    needs in C(/etc/gatecontrol). An enrolled host needs no token any more.
-  - With O(peers_token) it runs anywhere, most often delegated to the controller, finds the peer by its name or makes it, and keeps its fields.
-  - Registering is never repeated blindly. What the host wrote down before it tells a later run whether a peer the server has already is its own.
+  - With a client token it runs on the host itself. The host registers, or takes over the peer its token was bound to in advance, and keeps
+    what it needs in C(/etc/gatecontrol). An enrolled host needs no token any more.
+  - With O(peers_token) it runs anywhere, most often delegated to the controller, finds the peer by its name or makes it, and keeps its
+    fields.
+  - Registering is never repeated blindly. What the host wrote down before it tells a later run whether a peer the server has already is its
+    own.
 author:
   - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
@@ -31,9 +33,10 @@ options:
     default: present
   name:
     description:
-      - The peer's name, 1 to 63 ASCII letters, digits, dots, underscores, hyphens and blanks that begin with a letter or digit. The host's own name without it.
-      - With O(peers_token), O(name) or O(peer_id) is needed, and the name is taken as it is. When a host registers, the server turns every other character, blanks
-        too, into an underscore and cuts the name to 50 characters.
+      - The peer's name, 1 to 63 ASCII letters, digits, dots, underscores, hyphens and blanks that begin with a letter or digit. The host's
+        own name without it.
+      - With O(peers_token), O(name) or O(peer_id) is needed, and the name is taken as it is. When a host registers, the server turns every
+        other character, blanks too, into an underscore and cuts the name to 50 characters.
     type: str
   peer_id:
     description:
@@ -46,7 +49,8 @@ options:
   adopt:
     description:
       - Whether a peer that was there before is taken over, as for a host that was rebuilt.
-      - Also lets a host that got a new machine id keep its peer, and one whose token or O(issued_config) is another peer's change over to that.
+      - Also lets a host that got a new machine id keep its peer, and one whose token or O(issued_config) is another peer's change over to
+        that.
     type: bool
     default: false
   move:
@@ -55,14 +59,17 @@ options:
     default: false
   issued_config:
     description:
-      - The text of the config as RV(config) of a run with O(peers_token). The host then keeps it with its enrollment. Together with O(peer_id) and O(name).
+      - The text of the config as RV(config) of a run with O(peers_token). The host then keeps it with its enrollment. Together with
+        O(peer_id) and O(name).
       - Without O(token) the host has no way to the server of its own (RV(reporting=none)).
     type: str
   server:
-    description: RV(callmetechie.gatecontrol.gatecontrol_info#module:server) of a moment ago. Saves a request. Ignored where its address is not O(url).
+    description: RV(callmetechie.gatecontrol.gatecontrol_info#module:server) of a moment ago. Saves a request. Ignored where its address is
+      not O(url).
     type: dict
   description:
-    description: The peer's description. Needs O(peers_token). On enrolled hosts set O(send_version=false) too, since the server overwrites it otherwise.
+    description: The peer's description. Needs O(peers_token). On enrolled hosts set O(send_version=false) too, since the server overwrites
+      it otherwise.
     type: str
   tags:
     description: The peer's tags, all of them. Needs O(peers_token).
@@ -142,7 +149,8 @@ adopted:
   returned: with a client token
   type: bool
 reporting:
-  description: V(full) where the host has a token of its own, V(none) where it has not and so sends no heartbeat and asks for no config itself.
+  description: V(full) where the host has a token of its own, V(none) where it has not and so sends no heartbeat and asks for no config
+    itself.
   returned: with a client token or O(issued_config)
   type: str
   sample: full
@@ -155,13 +163,15 @@ config:
   returned: with O(return_config)
   type: str
 failure:
-  description: What a playbook can decide on when the module fails. C(kind) such as V(licence), V(not_ours) or V(rate_limited), C(status) of the answer, details.
+  description: What a playbook can decide on when the module fails. C(kind) such as V(licence), V(not_ours) or V(rate_limited), C(status) of
+    the answer, details.
   returned: failure
   type: dict
   sample: {kind: rate_limited, status: 429, retry_after: 840}
 """
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _peer
+
 
 def work(module):
     params = module.params
@@ -171,7 +181,8 @@ def work(module):
     given = [key for key in _options.PEER_FIELDS if params[key] is not None]
     given += ["state=" + params["state"]] * (params["state"] != "present") + ["return_config"] * params["return_config"]
     if given:
-        raise _api.ApiError("%s needs a token of scope peers, a client token can only register; set peers_token" % ", ".join(given), "options")
+        raise _api.ApiError("%s needs a token of scope peers, a client token can only register; set peers_token"
+                            % ", ".join(given), "options")
     return on_host(module)
 
 
@@ -202,7 +213,8 @@ def on_host(module):
     server = server if server.get("url") == url and server.get("timestamp") and server.get("version") else None
     peer = _peer.HostPeer(
         store, lambda token: _api.Api(dict(options, token=token), who), url, token=_options.secret(params), name=params["name"],
-        interface=params["interface"], peer_id=params["peer_id"], issued=params["issued_config"], adopt=params["adopt"], move=params["move"], server=server)
+        interface=params["interface"], peer_id=params["peer_id"], issued=params["issued_config"], adopt=params["adopt"],
+        move=params["move"], server=server)
     result = peer.present(module.check_mode)
     shown = ("peer_id", "peer_name", "url")
     after = dict(zip(shown, (result["peer"]["id"], result["peer"]["name"], url)))
@@ -215,7 +227,8 @@ def main():
         work, argument_spec=dict(
             _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.INTERFACE, **_options.PEER_FIELDS,
             state={"type": "str", "choices": ["present", "absent", "enabled", "disabled"], "default": "present"},
-            name={"type": "str"}, peer_id={"type": "int"}, adopt={"type": "bool", "default": False}, move={"type": "bool", "default": False},
+            name={"type": "str"}, peer_id={"type": "int"}, adopt={"type": "bool", "default": False},
+            move={"type": "bool", "default": False},
             issued_config={"type": "str", "no_log": True}, server={"type": "dict"}, return_config={"type": "bool", "default": False}),
         required_by={"issued_config": ["peer_id", "name"]})
 

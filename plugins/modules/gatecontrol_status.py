@@ -9,8 +9,8 @@ module: gatecontrol_status
 short_description: A heartbeat, or a change of the tunnel's state, is reported to a GateControl server
 version_added: 1.0.0
 description:
-  - Does on demand what the agent's timer does. Sends a heartbeat with what the tunnel's interface says, and a status event only when the tunnel's state changed since
-    the last one that was reported.
+  - Does on demand what the agent's timer does. Sends a heartbeat with what the tunnel's interface says, and a status event only when the
+    tunnel's state changed since the last one that was reported.
   - The server keeps no trace of a heartbeat that a client could read. That it was seen means that it was answered with 200.
 author:
   - CallMeTechie (@CallMeTechie)
@@ -93,7 +93,8 @@ def work(module):
         agent.token = token
     agent.check_identity()
     if not agent.reports:
-        raise _agent.AgentError("this host has no token of its own (reporting: none), so it cannot report; give it a client token bound to its peer", "settings")
+        raise _agent.AgentError("this host has no token of its own (reporting: none), so it cannot report; give it a client token bound "
+                                "to its peer", "settings")
     before = (agent.store.load("state") or {}).get("reported")
     if module.check_mode:
         status = agent.show()["status"]
@@ -111,7 +112,8 @@ def work(module):
 
 
 def main():
-    _options.run_module(work, argument_spec=dict(_options.REACH, **_options.TOKEN, **_options.IDENTITY, **_options.INTERFACE, peer_id={"type": "int"}))
+    _options.run_module(work, argument_spec=dict(
+        _options.REACH, **_options.TOKEN, **_options.IDENTITY, **_options.INTERFACE, peer_id={"type": "int"}))
 
 
 if __name__ == "__main__":
