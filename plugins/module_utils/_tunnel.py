@@ -507,7 +507,7 @@ def arm(store, interface, confirm_by="controller", timeout=40, kept=None, clock=
         if old is not None:
             store.save("last_good", old)
     store.drop("confirm")
-    change.update(id=os.urandom(16).hex(), interface=interface, confirm_by=confirm_by, armed=now, deadline=now + timeout, kept=kept)
+    change.update(id=os.urandom(16).hex(), interface=interface, confirm_by=confirm_by, armed=now, deadline=now + timeout, kept=kept, word=None)
     store.save("pending", change)
     return change["id"]
 
@@ -516,7 +516,7 @@ def run_armed(run, services, store, prove=None, accept=None, sleep=time.sleep, c
     """Take the armed step, prove it, wait for its confirmation, else go back. Returns the verdict, None where nothing is pending.
 
     prove() -> None or the reason why the server is not reached; accept() records a success, and may be called twice;
-    probe(interface, address, port, payload) sends a datagram. The verdict, also saved: {id, ok, reason, action, reasons, ended
+    probe(interface, address, port, payload) sends a datagram. The verdict, also saved: {id, word, ok, reason, action, reasons, ended
     (Unix time)}; action and reasons are the plan's. Any failure whatsoever leads back to the config of before.
     """
     change = store.load("pending")
@@ -530,19 +530,24 @@ def run_armed(run, services, store, prove=None, accept=None, sleep=time.sleep, c
             change.update(ran=_dump(run, change["interface"]) is not None, enabled=state.get("UnitFileState") == "enabled",
                           kept_before=kept_path(store, change["interface"]))
             store.save("pending", change)
+        begin = clock()
         step, proof = _take(run, services, store, change, clock)
         verdict.update(action=step.action, reasons=step.reasons)
         half = change["armed"] + (change["deadline"] - change["armed"]) * 0.6
+        last = max(half, change["deadline"] - (clock() - begin))  # the way back takes as long as the way there
         reason = _prove(run, change["interface"], proof, half, sleep, clock, probe or _datagram) or (prove() if prove else None)
-        while not reason and change["confirm_by"] == "controller" and (store.text("confirm") or "").strip() != change["id"]:
-            if clock() > change["deadline"]:
+        if not reason and change["confirm_by"] == "controller":
+            change["word"] = os.urandom(16).hex()
+            store.save("pending", change)
+        while not reason and (store.text("confirm") or "").strip() != (change.get("word") or ""):
+            if clock() > last:
                 reason = "the controller did not come back over a new connection within %d s" % (change["deadline"] - change["armed"])
             sleep(0.2)
     except Exception as error:  # whatever it was, the host must find its way back
         reason = str(error) or type(error).__name__
     if reason:
         reason = _go_back(run, services, store, change, reason)
-    verdict.update(ok=reason is None, reason=reason)
+    verdict.update(ok=reason is None, reason=reason, word=change.get("word"))
     return _finish(store, verdict, accept)
 
 
@@ -649,17 +654,26 @@ def _prove(run, interface, proof, limit, sleep, clock, probe):
     return None
 
 
-def confirm(store, change, wait=60, sleep=time.sleep, clock=time.monotonic):
-    """Confirm a change by its id and wait up to `wait` seconds for its verdict; None where none came. Call it over a NEW connection."""
-    if (store.load("pending") or {}).get("id") == change:
-        store.save("confirm", change)
-    end = clock() + wait
-    while clock() < end:
-        verdict = store.load("verdict")
-        if verdict and verdict["id"] == change and store.text("pending") is None:
+def confirm(store, word, wait=60, sleep=time.sleep, clock=time.monotonic):
+    """Ask for a change's verdict by its id, or confirm the change by the word that this gives once the step is taken and proven.
+
+    Returns {"confirm": word} or the verdict, None where neither came within `wait` seconds. A connection made before the step proves
+    nothing, however late its command runs: bring the word over a NEW one, made after the word was given.
+    """
+    end, said = clock() + wait, False
+    while True:
+        change, verdict = store.load("pending") or {}, store.load("verdict") or {}
+        if change.get("word") and change["id"] == word:
+            return {"confirm": change["word"]}
+        if change.get("word") == word:
+            if not said:  # once: the unit may be clearing up already
+                store.save("confirm", word)
+            said = True
+        elif not change and word in (verdict.get("id"), verdict.get("word")):
             return verdict
+        if clock() >= end:
+            return None
         sleep(0.1)
-    return None
 
 
 def recover(run, services, store, live=False, accept=None):
@@ -685,7 +699,7 @@ def recover(run, services, store, live=False, accept=None):
                 _enrollment.write_text(path, text)
             if not change["enabled"]:
                 services.disable(unit_of(change["interface"]))
-    return _finish(store, {"id": change["id"], "ok": False, "reason": reason, "action": None, "reasons": []}, accept)
+    return _finish(store, {"id": change["id"], "ok": False, "reason": reason, "action": None, "reasons": [], "word": change.get("word")}, accept)
 
 
 def failed(interface, verdict):

@@ -315,23 +315,35 @@ def test_every_failure_leads_back(host, failure):
     assert host.store.load("pending") is None and host.store.load("verdict") == verdict
 
 
-def test_confirmation_counts_only_for_its_own_change(host):
+def test_confirmation_counts_only_with_the_word_given_after_the_step(host):
     take(host, config())
-    armed(host, config("0.0.0.0/0"), confirm_by="controller")
-    host.store.save("confirm", "an earlier change")
-    assert _tunnel.confirm(host.store, "an earlier change", 1, host.sleep, host.clock) is None
-    assert run_armed(host)["ok"] is False
-    identity, asked = armed(host, config("0.0.0.0/0"), confirm_by="controller"), []
+    identity, words, early = armed(host, config("0.0.0.0/0"), confirm_by="controller"), [], []
+
+    def confirm(word, wait=0):
+        return _tunnel.confirm(host.store, word, wait, host.sleep, host.clock)
 
     def sleep(seconds):
         host.sleep(seconds)
-        if not asked and host.time > host.store.load("pending")["armed"] + 10:
-            asked.append(_tunnel.confirm(host.store, identity, 0, host.sleep, host.clock))
+        if host.links[INTERFACE]["mark"] == 0:
+            early.append(confirm(identity))
+        elif not words and host.time > host.store.load("pending")["armed"] + 10:
+            assert confirm("an earlier change") is None
+            words.append(confirm(identity)["confirm"])
+        elif words and host.time > host.store.load("pending")["armed"] + 20:
+            assert confirm(words[0]) is None, "the verdict is not there yet"
 
-    verdict = _tunnel.run_armed(host.run, host.services, host.store, sleep=sleep, clock=host.clock, probe=lambda *words: None)
-    assert verdict["ok"] and asked == [None]
-    assert _tunnel.confirm(host.store, identity, 5, host.sleep, host.clock) == verdict
-    assert _tunnel.run_armed(host.run, host.services, host.store) is None
+    verdict = _tunnel.run_armed(host.run, host.services, host.store, sleep=sleep, clock=host.clock, probe=lambda *what: None)
+    assert verdict["ok"] and early and not any(early)
+    assert confirm(identity) == confirm(words[0]) == verdict
+    assert run_armed(host) is None
+
+
+@pytest.mark.parametrize("said", ["", "an earlier change", "id"])
+def test_without_the_word_it_goes_back(host, said):
+    take(host, config())
+    identity = armed(host, config("0.0.0.0/0"), confirm_by="controller")
+    host.store.save("confirm", identity if said == "id" else said)
+    assert run_armed(host)["ok"] is False
 
 
 def test_a_tunnel_that_was_down_stays_down(host):
