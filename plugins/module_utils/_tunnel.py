@@ -507,7 +507,8 @@ def arm(store, interface, confirm_by="controller", timeout=40, kept=None, clock=
         if old is not None:
             store.save("last_good", old)
     store.drop("confirm")
-    change.update(id=os.urandom(16).hex(), interface=interface, confirm_by=confirm_by, armed=now, deadline=now + timeout, kept=kept, word=None)
+    change.update(id=os.urandom(16).hex(), word=None, interface=interface, confirm_by=confirm_by, armed=now, deadline=now + timeout,
+                  kept=kept)
     store.save("pending", change)
     return change["id"]
 
@@ -533,8 +534,9 @@ def run_armed(run, services, store, prove=None, accept=None, sleep=time.sleep, c
         begin = clock()
         step, proof = _take(run, services, store, change, clock)
         verdict.update(action=step.action, reasons=step.reasons)
-        half = change["armed"] + (change["deadline"] - change["armed"]) * 0.6
-        last = max(half, change["deadline"] - (clock() - begin))  # the way back takes as long as the way there
+        timeout = change["deadline"] - change["armed"]
+        half = change["armed"] + timeout * 0.6
+        last = change["deadline"] - min(clock() - begin, timeout / 4)  # the way back takes as long as the way there
         reason = _prove(run, change["interface"], proof, half, sleep, clock, probe or _datagram) or (prove() if prove else None)
         if not reason and change["confirm_by"] == "controller":
             change["word"] = os.urandom(16).hex()
@@ -699,7 +701,8 @@ def recover(run, services, store, live=False, accept=None):
                 _enrollment.write_text(path, text)
             if not change["enabled"]:
                 services.disable(unit_of(change["interface"]))
-    return _finish(store, {"id": change["id"], "ok": False, "reason": reason, "action": None, "reasons": [], "word": change.get("word")}, accept)
+    verdict = {"id": change["id"], "word": change.get("word"), "ok": False, "reason": reason, "action": None, "reasons": []}
+    return _finish(store, verdict, accept)
 
 
 def failed(interface, verdict):
