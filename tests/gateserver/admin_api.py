@@ -8,6 +8,7 @@ import sqlite3
 from core import IPV4, Reply, leading_int, ok, refuse, route, trimmed
 from store import is_past, password_hash
 
+MACHINE_BINDING_MODES = ("off", "global", "individual")
 CIDR = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}/\d{1,2}")
 
 
@@ -299,7 +300,7 @@ def get_machine_binding(call):
 def put_machine_binding(call):
     call.need_feature("machine_binding")
     if call.given("mode"):
-        if call.field("mode") not in ("off", "global", "individual"):
+        if call.field("mode") not in MACHINE_BINDING_MODES:
             raise call.fail(400, "settings.machine_binding_mode_invalid")
         call.store.set("machine_binding", call.field("mode"))
     return ok()

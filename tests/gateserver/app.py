@@ -99,43 +99,43 @@ def authenticate(call) -> None:
         raise refuse(403, "Token does not have permission for this resource")
 
 
-def answer(call, handler) -> Reply:
-    """Runs a request through all checks and its handler."""
+def count(call) -> None:
+    """Counts the call against its token's or its address's budget."""
+    call.counted = "token:%d" % call.token["id"] if call.token else call.address
+    limit = call.gate.session_limit if call.user else call.gate.api_limit
+    allowed, call.rate_headers = call.gate.api_limiter.hit(call.counted, limit)
+    if not allowed:
+        raise call.fail(429, "rate_limit.api")
+
+
+def checked(call, handler) -> Reply:
+    """Runs a request through all checks and its handler, None if there is none."""
     session.find(call)
-    public = call.path.startswith("/api/v1/client/update/") and call.era.has("update_public")
-    if call.path == "/api/v1" or call.path.startswith("/api/v1/"):
-        if not public:
-            authenticate(call)
-        key = "token:%d" % call.token["id"] if call.token else call.address
-        limit = call.gate.session_limit if call.user else call.gate.api_limit
-        allowed, call.rate_headers = call.gate.api_limiter.hit(key, limit)
-        try:
-            if not allowed:
-                raise call.fail(429, "rate_limit.api")
-            reply = _checked(call, handler)
-        except Refusal as refusal:
-            reply = refusal.reply
-        if reply.status >= 400 and call.era.has("failures_free"):
-            call.gate.api_limiter.take_back(key)
-    elif handler:
-        try:
-            reply = handler(call)
-        except Refusal as refusal:
-            reply = refusal.reply
-    else:
-        reply = NOT_FOUND if call.path.startswith("/api/") else Reply(404, session.page("404", "<h1>404</h1>"))
-    return reply._replace(headers={**call.rate_headers, **reply.headers})
-
-
-def _checked(call, handler) -> Reply:
+    if call.path != "/api/v1" and not call.path.startswith("/api/v1/"):
+        if handler:
+            return handler(call)
+        return NOT_FOUND if call.path.startswith("/api/") else Reply(404, session.page("404", "<h1>404</h1>"))
+    if not (call.path.startswith("/api/v1/client/update/") and call.era.has("update_public")):
+        authenticate(call)
+    count(call)
     if call.user and call.method in ("POST", "PUT", "PATCH", "DELETE"):
         session.check_csrf(call)
-    fenced = call.path.removeprefix("/api/v1/settings/").split("/")[0]
-    if call.token and call.era.has("token_fence") and call.path.startswith("/api/v1/settings/") and fenced in eras.SESSION_SETTINGS:
+    setting = call.path.removeprefix("/api/v1/settings/").split("/")[0]
+    if call.token and call.era.has("token_fence") and call.path.startswith("/api/v1/settings/") and setting in eras.SESSION_SETTINGS:
         raise refuse(403, "Forbidden for token auth")
     if call.token and call.path.startswith("/api/v1/client"):
         client_api.note_client_version(call)
     return handler(call) if handler else NOT_FOUND
+
+
+def answer(call, handler) -> Reply:
+    try:
+        reply = checked(call, handler)
+    except Refusal as refusal:
+        reply = refusal.reply
+    if call.counted and reply.status >= 400 and call.era.has("failures_free"):
+        call.gate.api_limiter.take_back(call.counted)
+    return reply._replace(headers={**call.rate_headers, **reply.headers})
 
 
 # ---------------------------------------------------------------- answering
@@ -147,7 +147,7 @@ def weak_etag(body: bytes) -> str:
 def to_response(request, reply: Reply) -> web.Response:
     headers = {**HELMET, **reply.headers}
     if isinstance(reply.body, dict):
-        body = json.dumps(reply.body, ensure_ascii=False, separators=(",", ":")).encode()
+        body = json.dumps(reply.body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         headers.setdefault("Content-Type", "application/json; charset=utf-8")
     else:
         body = reply.body.encode()
@@ -193,27 +193,21 @@ async def serve(request, handler):
         return await control.serve(gate, request)
     unresolved = request.match_info.http_exception is not None
     call, reply = Call(gate, request, {}), None
-    store = gate.store
     try:
         call.body = await read_body(request)
     except Refusal as refusal:
         reply = refusal.reply
-    store.begin()
     try:
-        fault = request.app["faults"].take(call.method, call.path, store.token_name(sent_token(call)))
-        if fault and fault.when == "before":
-            reply = Reply(503, {"ok": False, "error": "Fault on demand"})
-        elif reply is None:
-            try:
+        with gate.store as store:
+            fault = request.app["faults"].take(call.method, call.path, store.token_name(sent_token(call)))
+            if fault and fault.when == "before":
+                reply = Reply(503, {"ok": False, "error": "Fault on demand"})
+            elif reply is None:
                 reply = answer(call, None if unresolved else await handler(request))
-            except Refusal as refusal:
-                reply = refusal.reply
-        if fault:
-            reply = fault.spoil(reply, request.path_qs)
-        write_log(call, reply, started, fault)
-        store.commit()
+            if fault:
+                reply = fault.spoil(reply, request.path_qs)
+            write_log(call, reply, started, fault)
     except Exception:
-        store.rollback()
         traceback.print_exc(file=sys.stderr)
         reply, fault = Reply(500, {"error": "Internal server error"}), None
     response = to_response(request, reply)

@@ -78,12 +78,12 @@ def leading_int(text, default: int = 0) -> int:
 
 
 def trimmed(value) -> str:
-    """A value as text: lists joined by commas, nothing for what JavaScript takes as false."""
+    """A value as JavaScript's ``String`` writes it, without blanks around; nothing for what it takes as false."""
     if isinstance(value, list):
-        value = ",".join(trimmed(item) for item in value)
-    if value in (None, False, 0, ""):
-        return ""
-    return {True: "true"}.get(value, str(value)).strip() if not isinstance(value, dict) else "[object Object]"
+        return ",".join(trimmed(item) for item in value)
+    if isinstance(value, dict):
+        return "[object Object]"
+    return "" if not value else "true" if value is True else str(value).strip()
 
 
 class Gate:
@@ -92,10 +92,10 @@ class Gate:
     def __init__(self, options):
         self.era = eras.Era(options.era)
         self.profile = options.profile
-        self.features, limit, session_limit, login_limit = eras.PROFILES[options.profile]
-        self.features = dict(self.features)
+        self.licence, limit, session_limit, login_limit = eras.PROFILES[options.profile]
+        self.features = {}       # the profile's licence and what was set of it
         self.api_limit = options.rate_limit or limit
-        self.session_limit = self.api_limit * 10 if options.rate_limit or not session_limit else session_limit
+        self.session_limit = self.api_limit * 10 if options.rate_limit else session_limit
         self.login_limit = options.login_limit or login_limit
         self.secure = bool(options.tls)
         self.store = Store(options.state, options.subnet)
@@ -111,9 +111,9 @@ class Gate:
         self.load_licence()
 
     def load_licence(self) -> None:
-        """Applies the licence's settings; too many enabled peers: the oldest are disabled."""
-        self.features.update({name: json.loads(self.store.setting("licence." + name))
-                              for name in self.features if self.store.setting("licence." + name)})
+        """Applies the licence: of more enabled peers than it allows the oldest are disabled."""
+        self.features = {name: json.loads(self.store.setting("licence." + name, json.dumps(value)))
+                         for name, value in self.licence.items()}
         limit = self.features["vpn_peers"]
         if limit >= 0:
             for peer in self.store.all("SELECT * FROM peers WHERE enabled = 1 ORDER BY created_at, id LIMIT max(0, ?)",
@@ -127,7 +127,7 @@ class Gate:
             "public_key": wgtext.public_key(key) if key and key != "none" else None,
             "endpoint": get("endpoint", "vpn.example.com:51820"),
             "allowed_ips": get("allowed_ips", "0.0.0.0/0"),
-            "mtu": get("mtu", "1420" if self.era.has("mtu") else ""),
+            "mtu": get("mtu") or ("1420" if self.era.has("mtu") else None),
             "dns": get("dns", self.store.gateway if self.era.has("own_dns") else "1.1.1.1,8.8.8.8"),
             "keepalive": int(get("keepalive", "25")),
         }
@@ -163,6 +163,14 @@ class Gate:
         except HubError as problem:
             self.store.log("hub-error", peer_id=peer["id"], body={"error": str(problem)})
 
+    def live(self) -> dict:
+        """What the hub knows of its peers, by public key; nothing without a hub, or if it does not answer."""
+        try:
+            return self.hub.live() if self.hub else {}
+        except HubError as problem:
+            self.store.log("hub-error", body={"error": str(problem)})
+            return {}
+
     def sweep(self) -> int:
         """Disables the peers whose time is over and keeps what the hub says of the others. Returns how many expired."""
         expired = self.store.all("SELECT * FROM peers WHERE expires_at < ? AND enabled = 1", now_iso())
@@ -175,7 +183,7 @@ class Gate:
 
     def poll(self) -> None:
         """Takes the hub's counters over into the peers, and into the log where they have moved."""
-        for key, live in (self.hub.live() if self.hub else {}).items():
+        for key, live in self.live().items():
             peer = self.store.one("SELECT * FROM peers WHERE public_key = ?", key)
             if peer is None or (live["rx"], live["tx"], live["handshake"]) == (
                     peer["transfer_rx"], peer["transfer_tx"], peer["latest_handshake"]):
@@ -200,6 +208,7 @@ class Call:
                       else request.query.getall(name) for name in request.query}
         self.token = self.session = self.user = self.new_cookie = None
         self.scopes, self.rate_headers = [], {}
+        self.counted = None  # the key under which the API's limiter counted it
         self.note = None  # what the log shows instead of the body
         self.language = texts.language(self.query.get("lang"), request.headers.get("Accept-Language"))
 

@@ -55,9 +55,9 @@ SESSION_SETTINGS = ("security", "lockout", "dns", "machine-binding", "split-tunn
 COMMUNITY = {"vpn_peers": 3, **dict.fromkeys(
     ("api_tokens", "webhooks", "internal_dns", "machine_binding", "custom_dns", "split_tunnel_preset", "remote_desktop"), False)}
 UNLIMITED = {**COMMUNITY, "vpn_peers": -1, "api_tokens": True}
-PROFILES = {  # licence, API limit of a token, of a session (None: ten times that), login limit
-    "unlimited": (UNLIMITED, 1000, None, 5),
-    "community": (COMMUNITY, 100, None, 5),
+PROFILES = {  # licence, API limit of a token, of a session, login limit
+    "unlimited": (UNLIMITED, 1000, 10_000, 5),
+    "community": (COMMUNITY, 100, 1000, 5),
     "ratelimit5": (UNLIMITED, 5, 50, 5),
 }
 

@@ -4,44 +4,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import fnmatch
-import json
 
 from aiohttp import web
 
 import wgtext
 from core import Reply
+from kinds import CONFIG_SPOILERS, KINDS
 from session import page
-
-KINDS = {
-    "status": "answers --status (503) with an error text; with --retry-after the header too",
-    "drop": "closes the connection without an answer",
-    "delay": "waits --seconds before the answer",
-    "drip": "sends the body byte by byte, --seconds (0.05) apart",
-    "cut": "sends the first --bytes (half) of the body under the full Content-Length, then closes",
-    "invalid-json": "answers 200 with JSON that breaks off",
-    "html": "answers --status (200) with an HTML page",
-    "wrong-hash": "answers with a hash that does not fit the config",
-    "config": "answers with the config spoiled as --how says, and the hash of the spoiled text",
-    "redirect": "answers --status (307), to the same path on --url",
-}
-FAKE_KEY = "c2hvcnQ="
-CONFIG_SPOILERS = {
-    "hooks": lambda text: text.replace("\n\n[Peer]", "\nPostUp = touch /tmp/gatecontrol-hook-ran\n\n[Peer]", 1),
-    "placeholder": lambda text: _line(text, "PublicKey", "<SERVER_PUBLIC_KEY>"),
-    "private-placeholder": lambda text: _line(text, "PrivateKey", "<PRIVATE_KEY>"),
-    "crlf": lambda text: text.replace("\n", "\r\n"),
-    "unknown-key": lambda text: text.replace("\n\n[Peer]", "\nColour = blue\n\n[Peer]", 1),
-    "save-config": lambda text: text.replace("\n\n[Peer]", "\nSaveConfig = true\n\n[Peer]", 1),
-    "second-interface": lambda text: text + "\n[Interface]\nListenPort = 1\n",
-    "short-key": lambda text: _line(text, "PublicKey", FAKE_KEY),
-    "short-private-key": lambda text: _line(text, "PrivateKey", FAKE_KEY),
-    "short-preshared-key": lambda text: _line(text, "PresharedKey", FAKE_KEY),
-    "empty": lambda text: "",
-}
-
-
-def _line(text: str, key: str, value: str) -> str:
-    return "".join(key + " = " + value + "\n" if line.startswith(key + " = ") else line for line in text.splitlines(True))
 
 
 @dataclasses.dataclass
@@ -69,14 +38,14 @@ class Fault:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise ValueError("no fault is called %s; there are %s" % (self.kind, ", ".join(KINDS)))
+            raise ValueError("there is no fault %s; there are %s" % (self.kind, ", ".join(KINDS)))
         self.when = self.when or ("after" if self.kind in ("delay", "drip", "cut", "wrong-hash", "config") else "before")
         if self.when not in ("before", "after"):
-            raise ValueError("when is before or after")
+            raise ValueError("a fault comes before or after, not %s" % self.when)
         if self.kind == "config" and self.how not in CONFIG_SPOILERS and self.text is None:
-            raise ValueError("a config fault needs a text or one of " + ", ".join(CONFIG_SPOILERS))
+            raise ValueError("a config fault needs a text, or to be told how: " + ", ".join(CONFIG_SPOILERS))
         if self.kind == "redirect" and not self.url:
-            raise ValueError("a redirect fault needs a url")
+            raise ValueError("a redirect fault needs a URL to lead to")
 
     def takes(self, method: str, path: str, token: str) -> bool:
         """Whether this request is spoiled; counts it if so."""
@@ -150,14 +119,14 @@ class Faults:
         self.on.append(fault)
         return fault
 
-    def remove(self, fault_id: int | None) -> int:
-        """Switches one fault off, or all of them. Returns how many."""
+    def remove(self, fault_id: int | str | None) -> int:
+        """Switches one fault off, or all of them (None). Returns how many."""
         before = len(self.on)
-        self.on = [fault for fault in self.on if fault_id is not None and fault.id != fault_id]
+        self.on = [fault for fault in self.on if fault_id is not None and str(fault.id) != str(fault_id)]
         return before - len(self.on)
 
     def take(self, method: str, path: str, token: str) -> Fault | None:
         return next((fault for fault in self.on if fault.takes(method, path, token)), None)
 
     def shown(self) -> list:
-        return [json.loads(json.dumps(dataclasses.asdict(fault))) for fault in self.on]
+        return [dataclasses.asdict(fault) for fault in self.on]

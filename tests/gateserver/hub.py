@@ -5,21 +5,31 @@ import asyncio
 import ctypes
 import os
 import pathlib
+import re
 import signal
 import subprocess
+import tempfile
 import time
 
 import wgtext
 
 ONLINE = 180  # seconds since the last handshake
+PACKAGES = {"ip": "iproute2", "wg": "wireguard-tools", "wireguard-go": "wireguard-go"}
 
 
 class HubError(Exception):
     """The interface could not be made or changed."""
 
 
+def _try(*command: str, stdin: str = "") -> subprocess.CompletedProcess:
+    try:
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise HubError("%s is missing: install %s" % (command[0], PACKAGES[command[0]])) from None
+
+
 def _run(*command: str, stdin: str = "") -> str:
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    done = _try(*command, stdin=stdin)
     if done.returncode:
         raise HubError("%s: %s" % (" ".join(command[:4]), done.stderr.strip() or "exit status %d" % done.returncode))
     return done.stdout
@@ -55,24 +65,28 @@ class Hub:
         """Deletes what a killed server left in the kernel: an interface of this name that has this server's key."""
         if not os.path.exists("/sys/class/net/" + self.interface):
             return
-        found = subprocess.run(["wg", "show", self.interface, "public-key"], capture_output=True, text=True, check=False)
-        if found.stdout.strip() != wgtext.public_key(key):
-            raise HubError("there is already an interface %s, and it is not this server's" % self.interface)
+        if _try("wg", "show", self.interface, "public-key").stdout.strip() != wgtext.public_key(key):
+            raise HubError("there is already an interface %s, and it is not this server's: give another name" % self.interface)
         _run("ip", "link", "del", self.interface)
 
     def _create(self) -> None:
-        made = subprocess.run(["ip", "link", "add", self.interface, "type", "wireguard"], capture_output=True, check=False)
-        if made.returncode == 0:
+        if _try("ip", "link", "add", self.interface, "type", "wireguard").returncode == 0:
             return
-        self._process = subprocess.Popen(["wireguard-go", "-f", self.interface], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                         stderr=subprocess.PIPE, preexec_fn=_dies_with_parent, env={**os.environ, "LOG_LEVEL": "error"})
-        for _ in range(100):
-            if subprocess.run(["wg", "show", self.interface], capture_output=True, check=False).returncode == 0:
-                return
+        output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        try:
+            self._process = subprocess.Popen(["wireguard-go", "-f", self.interface], stdin=subprocess.DEVNULL, stdout=output,
+                                             stderr=output, preexec_fn=_dies_with_parent, env={**os.environ, "LOG_LEVEL": "error"})
+        except FileNotFoundError:
+            raise HubError("this kernel has no WireGuard for us, and wireguard-go is missing: install wireguard-go") from None
+        deadline = time.monotonic() + 5
+        while _try("wg", "show", self.interface).returncode:
             if self._process.poll() is not None:
-                raise HubError("wireguard-go: " + self._process.stderr.read().decode().strip())
+                output.seek(0)
+                said = re.findall(r"ERROR: \(.*?\) \S+ \S+ (.*)", output.read()) or ["wireguard-go ended"]
+                raise HubError("cannot make the interface %s, which takes root and /dev/net/tun: %s" % (self.interface, said[-1]))
+            if time.monotonic() > deadline:
+                raise HubError("wireguard-go did not bring up %s within 5 seconds" % self.interface)
             time.sleep(0.05)
-        raise HubError("wireguard-go did not bring up %s within 5 seconds" % self.interface)
 
     @staticmethod
     def _section(peer) -> str:
@@ -107,7 +121,7 @@ class Hub:
             self._process.terminate()
             self._process.wait(timeout=5)
         else:
-            subprocess.run(["ip", "link", "del", self.interface], capture_output=True, check=False)
+            _try("ip", "link", "del", self.interface)
 
 
 async def start_echo(gate, port: int) -> asyncio.Server:

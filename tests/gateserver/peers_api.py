@@ -7,9 +7,8 @@ import sqlite3
 
 from client_api import hostname_problem, set_hostname
 from core import IPV4, PEER_NAME, Reply, leading_int, number, ok, refuse, route, trimmed
-from store import NameTaken, NoFreeAddress, split_tags
+from store import NameTaken, NoFreeAddress, split_tags, without_keys
 
-SECRET = ("private_key", "preshared_key")
 LATE_COLUMNS = {"peer_type": "gateways", "hostname": "hostnames", "hostname_source": "hostnames",
                 "hostname_reported_at": "hostnames", "user_id": "owners"}
 
@@ -18,8 +17,7 @@ LATE_COLUMNS = {"peer_type": "gateways", "hostname": "hostnames", "hostname_sour
 
 def shown(call, peer) -> dict:
     """A peer's row without its keys, and without the columns its era does not have yet."""
-    return {name: peer[name] for name in peer.keys()
-            if name not in SECRET and call.era.has(LATE_COLUMNS.get(name))}
+    return {name: value for name, value in without_keys(peer).items() if call.era.has(LATE_COLUMNS.get(name))}
 
 
 def find_peer(call):
@@ -59,7 +57,7 @@ def _owner(call):
 def list_peers(call):
     limit = min(max(leading_int(call.query.get("limit")) or 250, 1), 250)
     offset = max(leading_int(call.query.get("offset")), 0)
-    live = call.gate.hub.live() if call.gate.hub else {}
+    live = call.gate.live()
     owners = {row["id"]: row["display_name"] or row["username"] for row in call.store.all("SELECT * FROM users")}
     peers = []
     for row in call.store.all("SELECT * FROM peers ORDER BY created_at, id LIMIT ? OFFSET ?", limit, offset):

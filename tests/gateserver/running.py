@@ -21,19 +21,26 @@ class Refused(Exception):
 
 def ask(url: str, verb: str, given: dict, admin: str = ADMIN, cafile: str | None = None, timeout: float = 60):
     """Has a running server do one of its administration's verbs. Returns its JSON; raises Refused with its words."""
-    request = urllib.request.Request(
-        url.rstrip("/") + "/_stand-in/" + verb, json.dumps(given).encode(),
-        {"Content-Type": "application/json", "Authorization": "Basic " + base64.b64encode(admin.encode()).decode()})
-    # Test equipment asks its own server, whose certificate is made for the test: it is checked only against a given CA.
-    context = ssl.create_default_context(cafile=cafile) if cafile else ssl._create_unverified_context()
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
+        request = urllib.request.Request(
+            url.rstrip("/") + "/_stand-in/" + verb, json.dumps(given).encode(),
+            {"Content-Type": "application/json", "Authorization": "Basic " + base64.b64encode(admin.encode()).decode()})
+        # Test equipment asks its own server, whose certificate is made for the test: it is checked only against a given CA.
+        context = ssl.create_default_context(cafile=cafile) if cafile else ssl._create_unverified_context()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
         with opener.open(request, timeout=timeout) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as problem:
-        raise Refused(json.load(problem).get("error")) from None
-    except OSError as problem:
-        raise Refused("%s does not answer: %s" % (url, problem)) from None
+        raise Refused(_said(url, problem)) from None
+    except (OSError, ValueError) as problem:
+        raise Refused("cannot ask %s: %s" % (url, getattr(problem, "reason", problem))) from None
+
+
+def _said(url: str, problem: urllib.error.HTTPError) -> str:
+    try:
+        return json.load(problem)["error"]
+    except (ValueError, KeyError, TypeError):
+        return "what answers on %s is no embedded server: HTTP status %d" % (url, problem.code)
 
 
 class Server:

@@ -73,18 +73,19 @@ def _digest(token: str) -> str:
 
 
 class Store:
-    """The database. Callers open a transaction with ``begin`` and end it with ``commit`` or ``rollback``."""
+    """The database. ``with store:`` is a transaction: an exception takes everything back."""
 
-    def __init__(self, path: str | None, subnet: str):
-        if path:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self.db = sqlite3.connect(path or ":memory:", isolation_level=None)
-        self.db.row_factory = sqlite3.Row
-        self.db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;" + SCHEMA)
-        self.network = ipaddress.ip_network(subnet)
-        self.gateway = str(self.network[1])
-        self._settings = {row["name"]: row["value"] for row in self.all("SELECT * FROM settings")}
-        self._count_addresses()
+    def __init__(self, path: str | None, network: ipaddress.IPv4Network):
+        self.network, self.gateway = network, str(network[1])
+        try:
+            if path:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self.db = sqlite3.connect(path or ":memory:", isolation_level=None)
+            self.db.row_factory = sqlite3.Row
+            self.db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;" + SCHEMA)
+            self._remember()
+        except (OSError, sqlite3.Error) as problem:
+            raise ValueError("cannot keep the state in %s: %s" % (path, getattr(problem, "strerror", problem))) from None
 
     # -------------------------------------------------------------- access
 
@@ -103,16 +104,27 @@ class Store:
     def _insert(self, table: str, row: dict) -> sqlite3.Cursor:
         return self.run("INSERT INTO %s (%s) VALUES (%s)" % (table, ", ".join(row), ", ".join("?" * len(row))), *row.values())
 
-    def begin(self) -> None:
+    def __enter__(self) -> Store:
         self.db.execute("BEGIN IMMEDIATE")
+        return self
 
-    def commit(self) -> None:
-        self.db.execute("COMMIT")
+    def __exit__(self, problem, *_more) -> None:
+        self.db.execute("ROLLBACK" if problem else "COMMIT")
+        if problem:
+            self._remember()
 
-    def rollback(self) -> None:
-        self.db.execute("ROLLBACK")
-        self._count_addresses()
+    def _remember(self) -> None:
+        """Reads what is kept in memory too: settings and free addresses."""
         self._settings = {row["name"]: row["value"] for row in self.all("SELECT * FROM settings")}
+        used = {int(ipaddress.ip_address(row[0].split("/")[0])) for row in self.all("SELECT allowed_ips FROM peers")}
+        first = int(self.network[0]) + 2
+        if used and not first <= min(used) <= max(used) < int(self.network.broadcast_address):
+            raise ValueError("the state has peers outside of %s: give the --subnet it was made with" % self.network)
+        self._next = max(used, default=first - 1) + 1
+        self._freed = [address for address in range(first, self._next) if address not in used]
+
+    def columns(self, table: str) -> list:
+        return [row["name"] for row in self.all("SELECT name FROM pragma_table_info(?)", table)]
 
     def setting(self, name: str, default=None):
         return self._settings.get(name, default)
@@ -128,17 +140,11 @@ class Store:
 
     # -------------------------------------------------------------- peers
 
-    def _count_addresses(self) -> None:
-        used = {int(ipaddress.ip_address(row[0].split("/")[0])) for row in self.all("SELECT allowed_ips FROM peers")}
-        first = int(self.network[0]) + 2
-        self._next = max(used, default=first - 1) + 1
-        self._freed = [address for address in range(first, self._next) if address not in used]
-
     def _lowest_address(self) -> str:
         if self._freed:
             return str(ipaddress.ip_address(heapq.heappop(self._freed)))
         if self._next >= int(self.network.broadcast_address):
-            raise NoFreeAddress
+            raise NoFreeAddress("no address is free in %s" % self.network)
         self._next += 1
         return str(ipaddress.ip_address(self._next - 1))
 
@@ -150,7 +156,7 @@ class Store:
 
     def create_peer(self, name: str, **given):
         if self.peer_named(name):
-            raise NameTaken
+            raise NameTaken("there is already a peer %s" % name)
         private, public = wgtext.key_pair()
         address = self._lowest_address()
         row = dict(given, name=name, private_key=private, public_key=public, preshared_key=wgtext.preshared_key(),
@@ -229,6 +235,11 @@ class Store:
 
     def trim_log(self) -> None:
         self.run("DELETE FROM log WHERE id <= (SELECT MAX(id) FROM log) - ?", LOG_ROWS)
+
+
+def without_keys(peer) -> dict:
+    """A peer's row without its private and its preshared key."""
+    return {name: peer[name] for name in peer.keys() if name not in ("private_key", "preshared_key")}
 
 
 def split_tags(text) -> list:

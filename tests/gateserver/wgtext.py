@@ -5,6 +5,8 @@ import base64
 import hashlib
 import os
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 
 def key_pair() -> tuple:
     """A private key and its public key, as WireGuard writes them (base64 of 32 bytes)."""
@@ -15,7 +17,6 @@ def key_pair() -> tuple:
 
 
 def public_key(private: str) -> str:
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
     key = X25519PrivateKey.from_private_bytes(base64.b64decode(private))
     return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 

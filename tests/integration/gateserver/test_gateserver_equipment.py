@@ -291,7 +291,7 @@ def test_a_config_may_be_any_text(host):
     assert get().json()["config"] == "[Interface]\n"
     with pytest.raises(Refused, match="config fault needs"):
         client.server.fault("config", how="nosuch")
-    with pytest.raises(Refused, match="no fault is called"):
+    with pytest.raises(Refused, match="there is no fault nosuch"):
         client.server.fault("nosuch")
 
 
