@@ -10,6 +10,9 @@ place=$("$bin/python" tests/collection.py copy "$root")
 export PATH="$bin:$PATH" ANSIBLE_COLLECTIONS_PATH="$root" ANSIBLE_HOME="$root/.ansible"
 cd "$place"
 
+echo "lint: yamllint"
+yamllint --strict .
+
 echo "lint: ansible-lint"
 ansible-lint --offline --profile production --nocolor -q
 
@@ -18,6 +21,9 @@ antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
 
 echo "lint: antsibull-changelog"
 antsibull-changelog lint
+
+echo "lint: ansible-builder"
+ansible-builder introspect "$root" | grep -q '# from collection callmetechie.gatecontrol'
 
 echo "lint: galaxy-importer"
 ansible-galaxy collection build --force --output-path "$root" >/dev/null
