@@ -244,7 +244,7 @@ class HttpTransport:
             refused = re.match(r"Tunnel connection failed: 4\d\d", str(err))
             via = " through the proxy %s" % self.via.netloc.split("@")[-1] if self.via else ""
             raise ApiError("no answer from %s%s: %s; check %s" % (
-                self.url, via, _shown(str(err)) or type(err).__name__,
+                self.url, via, _shown(getattr(err, "strerror", None) or str(err)) or type(err).__name__,
                 "gatecontrol_proxy, its user and password" if refused else "the address, the network and the server"),
                 "proxy" if refused else "network", sent=sent)
 
@@ -256,7 +256,7 @@ class HttpTransport:
             parts.append(part)
             size += len(part)
             if not part and answer.length:
-                raise http.client.IncompleteRead(b"".join(parts), answer.length)
+                raise OSError("the answer broke off, %d bytes are missing" % answer.length)
             if not part:
                 return b"".join(parts)
             if size > LARGEST or time.monotonic() > end:

@@ -210,6 +210,9 @@ class HostPeer:
             if err.kind != "uncertain":
                 if not resumed:
                     self.store.drop("intent")
+                elif err.kind == "licence":  # asked before anything else, even where the peer is there
+                    raise _api.ApiError("%s; an earlier run may have made the peer %s already: then give its number as gatecontrol_peer_id"
+                                        % (err, _api.cleaned_name(self.name)), err.kind, err.status, **err.details)
                 raise
             try:
                 ours = self._find_ours(api, intent)

@@ -83,7 +83,9 @@ options:
     description: Seconds between keepalive packets the server writes into this peer's config. Needs O(peers_token).
     type: int
   expires_at:
-    description: When the server disables the peer, as V(2026-12-31T23:59:59Z), or V(never). Needs O(peers_token).
+    description:
+      - When the server disables the peer, as V(2026-12-31T23:59:59Z), or V(never). Needs O(peers_token).
+      - A peer that has expired stays disabled when this is changed, unless O(state=enabled).
     type: str
   group_id:
     description: Number of the peer's group, V(0) for none. Needs O(peers_token).

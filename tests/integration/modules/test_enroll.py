@@ -224,6 +224,21 @@ def test_a_spoiled_answer_to_register_is_told_and_resumed(gate, host, waits, kin
     assert host.ok("peer", url=gate.url, token=token, name=name)["created"] and len(gate.peers(name)) == 1
 
 
+def test_an_interrupted_run_that_took_the_licences_last_peer_goes_on_by_its_number(gates, host, waits):
+    gate = gates("1.50.12", "--profile", "community", "--rate-limit", "1000")
+    for _peer in range(2 - len(gate.ask("peer", action="list"))):
+        gate.add(gate.name("full"))
+    for peer in gate.ask("peer", action="list")[2:]:
+        gate.delete(peer["id"])
+    token, name = gate.token(), gate.name()
+    gate.fault("drop", path="*/register", when="after", count=1)
+    host.fails("peer", "uncertain", url=gate.url, token=token, name=name)
+    text = host.fails("peer", "licence", url=gate.url, token=token, name=name)
+    assert "3 of 3 in use" in text and "gatecontrol_peer_id" in text and host.failure["limit"] == 3
+    peer, = gate.peers(name)
+    assert host.ok("peer", url=gate.url, token=token, name=name, peer_id=peer["id"])["peer"]["id"] == peer["id"]
+
+
 def test_a_register_that_answers_500_names_the_other_ways(gate, host, waits):
     token, name = gate.token(), gate.name()
     gate.fault("status", path="*/register", status=500, count=1, text="Client registration failed")
