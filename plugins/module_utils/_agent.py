@@ -120,11 +120,12 @@ def wanted(params, sources):
 class Agent:
     """One run on one host.
 
-    store: the host's files. run: (argv, stdin=None) -> (rc, out, err). services: the service manager. now, sleep: the clock.
+    store: the host's files. run: (argv, stdin=None) -> (rc, out, err). services: the service manager. now, sleep, clock: the time,
+    clock as _tunnel takes it.
     """
 
-    def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep):
-        self.store, self.run, self.now, self.sleep = store, run, now, sleep
+    def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep, *, clock=time.monotonic):
+        self.store, self.run, self.now, self.sleep, self.clock = store, run, now, sleep, clock
         self.services = services or _services.Systemd(run, store.root)
         self.settings = store.load("settings") or {}
         self.enrollment = store.load("enrollment") or {}
@@ -272,8 +273,8 @@ class Agent:
 
     def wait_idle(self):
         """Wait until no change is under way, so that its candidate is not replaced; one that died is left to whoever arms next."""
-        end = time.monotonic() + 120
-        while time.monotonic() < min(end, (self.store.load("pending") or {}).get("deadline", 0) + 30):
+        end = self.clock() + 120
+        while self.clock() < min(end, (self.store.load("pending") or {}).get("deadline", 0) + 30):
             self.sleep(0.5)
 
     def rendered(self, offered, policy=None):
@@ -300,7 +301,7 @@ class Agent:
             raise AgentError("the new config would cut the controller off, so nothing was changed: %s; narrow gatecontrol_allowed_ips, or set "
                              "gatecontrol_keep_reachable=false" % reach["reason"], "lockout")
         change = _tunnel.arm(self.store, self.interface, confirm_by=confirm_by, timeout=timeout or self.settings.get("confirm_timeout", 40),
-                             kept=reach["kept"])
+                             kept=reach["kept"], clock=self.clock)
         # A play may fetch a newer one while this is applied.
         self.store.save("pending", dict(self.store.load("pending"), offered=_enrollment.digest(self.store.text("offered") or "")))
         return change
@@ -313,7 +314,7 @@ class Agent:
         if not self.reports:
             return None
         pending = self.store.load("pending") or {}
-        left = max(2, int(pending.get("deadline", 0) - time.monotonic()) - 1)
+        left = max(2, int(pending.get("deadline", 0) - self.clock()) - 1)
         self.settings = dict(self.settings, max_wait=left, timeout=min(left, self.settings.get("timeout") or 15))
         shown = self.beat(check=False)
         return shown["error"]["text"] if shown["error"] and shown["error"]["kind"] in UNREACHED else None
@@ -341,7 +342,7 @@ class Agent:
 
     def apply(self):
         """The work of the apply unit: take the armed step, prove it, wait for its confirmation, else go back; returns the verdict."""
-        return _tunnel.run_armed(self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep)
+        return _tunnel.run_armed(self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep, clock=self.clock)
 
     # -- what it is like
 

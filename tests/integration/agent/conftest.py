@@ -1,0 +1,52 @@
+"""A server of each era for all tests, and machines for each."""
+from __future__ import annotations
+
+import pytest
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api
+
+from made_up_host import Gate, Machine, enroll
+
+
+@pytest.fixture(scope="session")
+def gates():
+    made = {}
+
+    def gate(era: str) -> Gate:
+        if era not in made:
+            made[era] = Gate(era)
+        return made[era]
+    yield gate
+    for one in made.values():
+        one.server.stop()
+
+
+@pytest.fixture
+def gate(request, gates) -> Gate:
+    one = gates(getattr(request, "param", "fixed"))
+    one.seen()
+    yield one
+    one.server.no_faults()
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch) -> Machine:
+    """A machine that is not enrolled. Its clock is the API client's too, and jitter is left out."""
+    made = Machine(tmp_path)
+    middle = {(0.8, 1.2): 1.0, (0, 1): 0.5}
+    monkeypatch.setattr(_api.Api.__init__, "__defaults__", (None, None, made.sleep, made.now, lambda low, high: middle[low, high]))
+    return made
+
+
+@pytest.fixture
+def host(machine, gate) -> Machine:
+    """An enrolled machine, its tunnel connected, that has not beaten yet."""
+    enroll(machine, gate)
+    return machine
+
+
+@pytest.fixture
+def steady(host) -> Machine:
+    """An enrolled machine with its agent installed and one beat behind it."""
+    host.install()
+    host.beat()
+    return host
