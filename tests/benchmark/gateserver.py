@@ -90,7 +90,7 @@ def main() -> int:
         nonlocal fine
         fine = fine and good
         print("%-52s %8.2f  %s" % (text, value, "ok" if good else "MISSED"))
-    slowest = max(start_time(under) for _ in range(5))
+    slowest = max(start_time(under) for turn in range(5))
     figure("start, slowest of 5 (s, bar 1)", slowest, slowest < 1)
     with tempfile.TemporaryDirectory() as folder, Server(
             "--era", "fixed", "--subnet", "10.64.0.0/16", "--rate-limit", "10000000", "--state", folder + "/state", under=under) as server:

@@ -143,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
                      " (default: %(default)s)")
     one.add_argument("--endpoint", type=endpoint, metavar="HOST:PORT", help="what the configurations say; the hub listens on PORT")
     one.add_argument("--wireguard", type=interface, metavar="IFACE", help="create this interface and be a real hub (root)")
+    one.add_argument("--attached", action="store_true", help="end with standard input too, so with the process that holds its other end")
     one.add_argument("--echo", type=whole(1, 65535), metavar="PORT", help="with --wireguard: answer TCP on the tunnel address with"
                      " what was sent")
 

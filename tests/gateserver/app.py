@@ -230,7 +230,7 @@ def _found(handler):
 
 def make(gate: Gate) -> web.Application:
     """The web application for one era."""
-    app = web.Application(middlewares=[serve], client_max_size=1024**2 + 1)  # a body of 1 MB passes
+    app = web.Application(middlewares=[serve], client_max_size=1024**2)
     app["gate"], app["faults"] = gate, Faults()
     app.on_response_prepare.append(_strip_server)
     for method, path, ability, handler in ROUTES:

@@ -44,7 +44,8 @@ def _said(url: str, problem: urllib.error.HTTPError) -> str:
 
 
 class Server:
-    """A server process. Arguments are those of ``serve``; ``under`` is put before the command (``ip netns exec NAME``)."""
+    """A server process that ends with this one. Arguments are those of ``serve``; ``under`` is put before the command
+    (``ip netns exec NAME``)."""
 
     def __init__(self, *arguments: str, under: tuple = ()):
         self.arguments, self.under = arguments, under
@@ -52,8 +53,8 @@ class Server:
 
     def start(self) -> None:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")
-        self.process = subprocess.Popen([*self.under, sys.executable, HERE, "serve", *self.arguments],
-                                        stdout=subprocess.PIPE, stderr=self.errors, text=True)
+        self.process = subprocess.Popen([*self.under, sys.executable, HERE, "serve", "--attached", *self.arguments],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         line = self.process.stdout.readline()
         if not line:
             self.process.wait(timeout=10)
@@ -72,6 +73,7 @@ class Server:
 
     def _gone(self) -> int:
         status = self.process.wait(timeout=10)
+        self.process.stdin.close()
         self.process.stdout.close()
         return status
 

@@ -54,6 +54,8 @@ async def _serve(options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if options.attached:
+        asyncio.get_running_loop().add_reader(sys.stdin, lambda: sys.stdin.buffer.read1() or stop.set())
     if options.echo and not options.wireguard:
         raise ValueError("--echo needs --wireguard, on whose address it listens")
     context = _certificate(options.tls)

@@ -55,19 +55,19 @@ class Client:
         peers = self.get("peers", self.admin).json()["peers"]
         return next((peer for peer in peers if peer["name"] == name), None)
 
-    def session(self, password: str = "LoopbackTest123!") -> Session:
-        return Session(self, password)
+    def session(self, password: str = "LoopbackTest123!", user: str = "admin") -> Session:
+        return Session(self, user, password)
 
 
 class Session:
     """The administrator, logged in."""
 
-    def __init__(self, client: Client, password: str):
+    def __init__(self, client: Client, user: str, password: str):
         self.url, self.http = client.server.url, requests.Session()
         form = re.search(r'name="_csrf" value="([0-9a-f]{128})"', self.http.get(self.url + "/login", timeout=30).text)
         self.login_csrf = form.group(1)
         self.answer = self.http.post(self.url + "/login", timeout=30, allow_redirects=False, data={
-            "username": "admin", "password": password, "_csrf": self.login_csrf})
+            "username": user, "password": password, "_csrf": self.login_csrf})
         script = re.search(r"csrfToken: '([0-9a-f]{128})'", self.http.get(self.url + "/dashboard", timeout=30).text)
         self.csrf = script.group(1) if script else None
 

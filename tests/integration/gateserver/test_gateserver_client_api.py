@@ -45,7 +45,7 @@ def test_the_scope_of_the_client_api(gate):
 @eras("1.5.2")
 def test_the_first_release_makes_a_peer_at_every_register(gate):
     token, host = gate.host_token(), gate.unique("web")
-    names = [gate.post("client/register", token, {"hostname": host}).json()["peerName"] for _ in range(3)]
+    names = [gate.post("client/register", token, {"hostname": host}).json()["peerName"] for turn in range(3)]
     assert names == [host, host + "-1", host + "-2"]
 
 
@@ -62,7 +62,7 @@ def test_a_second_register_is_the_same_peer(gate):
 @eras("1.118.2")
 def test_the_broken_release_answers_500_and_leaves_a_peer_bound_to_the_token(gate):
     token, host = gate.host_token(), gate.unique("web")
-    for _ in range(2):
+    for turn in range(2):
         answer = gate.post("client/register", token, {"hostname": host})
         assert (answer.status_code, answer.json()) == (500, BROKEN)
     peer = gate.named(host)
@@ -271,6 +271,16 @@ def test_the_client_version_rewrites_the_description(gate):
 
 
 @eras(but="1.5.2")
+@pytest.mark.parametrize(("platform", "label"), [
+    ("android", "Android Client"), ("windows", "Desktop Client"), ("win32", "Desktop Client"),
+    ("Android", "Client"), ("WINDOWS", "Client"), ("win32 10.0.22631", "Client"), ("darwin", "Client")])
+def test_a_platform_is_known_in_one_spelling_only(gate, platform, label):
+    peer = gate.new_peer()
+    gate.get("client/ping", gate.host_token(peer["id"]), headers={"X-Client-Version": "3.1", "X-Client-Platform": platform})
+    assert gate.row(peer["id"])["description"] == "%s (%s, v3.1)" % (label, platform)
+
+
+@eras(but="1.5.2")
 def test_permissions(gate):
     answer = gate.get("client/permissions", gate.server.token("client,client:traffic")).json()
     late = {"pihole": False, "piholeControl": False} if gate.era != "1.50.12" else {}
@@ -345,8 +355,11 @@ def test_bodies_that_are_no_json_objects(gate):
     for raw, kind in (("[]", "application/json"), ('{"peerId": 1}', "text/plain"), ("", "application/json")):
         answer = gate.call("POST", "client/heartbeat", token, data=raw, headers={"Content-Type": kind})
         assert (answer.status_code, answer.json()) == (400, {"ok": False, "error": "Peer ID is required"})
-    assert gate.call("POST", "client/heartbeat", token, data=b'{"a":"' + b"x" * 1024**2 + b'"}',
-                     headers={"Content-Type": "application/json"}).status_code == 413
+    for size, status in ((1024**2, 400), (1024**2 + 1, 413)):
+        body = b'{"a":"' + b"x" * (size - 8) + b'"}'
+        assert gate.call("POST", "client/heartbeat", token, data=body, headers={"Content-Type": "application/json"}).status_code == status
+    deep = gate.call("POST", "client/heartbeat", token, data="[" * 200_000, headers={"Content-Type": "application/json"})
+    assert (deep.status_code, deep.json()) == (400, {"error": "Internal server error"})
 
 
 @eras()
@@ -384,4 +397,24 @@ def test_texts_follow_the_language(gate):
                            ("en,de", "Hostname is required"), ("fr", "Hostname is required")):
         assert gate.post("client/register", token, {}, headers={"Accept-Language": language}).json()["error"] == text
     assert gate.post("client/register?lang=de", token, {}).json()["error"] == "Hostname ist erforderlich"
+    assert gate.post("client/register?lang=en", token, {}, headers={"Accept-Language": "de"}).json()["error"] == "Hostname is required"
     assert gate.get("client/ping", headers={"Accept-Language": "de"}).json()["error"] == "Unauthorized"
+
+
+@eras()
+def test_a_session_is_answered_in_its_language_too(gate):
+    session = gate.session()
+    for path in ("client/config?peerId=999999&lang=de", "peers/999999?lang=de"):
+        assert session.call("GET", path).json() == {"ok": False, "error": "Peer nicht gefunden"}
+    late = [("GET", "client/peer-info?peerId=999999&lang=de")] if gate.era != "1.5.2" else []
+    for method, path in [("POST", "client/heartbeat?lang=de"), ("POST", "client/status?lang=de")] + late:
+        refused = session.call(method, path, json={"peerId": 999999})
+        assert (refused.status_code, refused.json()["error"]) == (404, "Peer nicht gefunden")
+
+
+@eras()
+@pytest.mark.parametrize("wanted", ["1_0", "nan", "1e400", "1%00", "%D9%A1"])
+def test_a_peer_id_that_is_no_number_to_javascript(gate, wanted):
+    first = gate.get("peers?limit=1", gate.admin).json()["peers"] or [gate.new_peer()]
+    refused = gate.get("client/config?peerId=" + wanted, gate.host_token(first[0]["id"]))
+    assert refused.status_code == (404 if gate.era == "1.5.2" else 403)

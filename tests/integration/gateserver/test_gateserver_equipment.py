@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import http.client
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -54,9 +55,98 @@ def test_the_verbs_of_the_command_line(start):
     assert failed.returncode == 1 and "has no scope nope" in failed.stderr
 
 
-def test_an_era_that_is_none_is_refused():
-    with pytest.raises(Refused, match="neither a release"):
-        Server("--era", "latest")
+def test_it_ends_with_the_process_that_started_it():
+    starter = ("import os, sys; sys.path.insert(0, %r); from running import Server\n"
+               "print(Server('--era', 'fixed').url, flush=True); os.kill(os.getpid(), 9)" % HERE)
+    url = subprocess.run([sys.executable, "-c", starter], capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+    deadline = time.monotonic() + 10
+    with pytest.raises(requests.ConnectionError):
+        while time.monotonic() < deadline:
+            requests.get(url + "/health", timeout=10)
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--era", "latest"], "latest is neither a release such as 1.50.12 nor fixed"),
+    (["--admin", "nocolon"], "nocolon is not USER:PASSWORD"),
+    (["--subnet", "10.8.0.1/24"], "10.8.0.1/24 is no IPv4 network with room for peers, such as 10.8.0.0/24"),
+    (["--subnet", "10.8.0.0/31"], "10.8.0.0/31 is no IPv4 network"),
+    (["--port", "65536"], "65536 is no whole number from 0 to 65535"),
+    (["--port", "BUSY"], "cannot listen on 127.0.0.1 port BUSY: Address already in use"),
+    (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 0: Cannot assign requested address"),
+    (["--tls", "NOTHING", "NOTHING"], "cannot use the certificate NOTHING with the key NOTHING: No such file"),
+    (["--tls", "JUNK", "JUNK"], "they are no pair in PEM"),
+    (["--state", "NOTHING/state"], "cannot keep the state in NOTHING/state: No such file"),
+    (["--state", "JUNK"], "cannot keep the state in JUNK: file is not a database"),
+    (["--rate-limit", "0"], "0 is no whole number from 1"),
+    (["--endpoint", "gate.example.org:70000"], "gate.example.org:70000 is not HOST:PORT"),
+    (["--wireguard", "a" * 16], "a is no name for an interface"),
+    (["--echo", "7"], "--echo needs --wireguard"),
+    (["--wireguard", "lo"], "there is already an interface lo"),
+])
+def test_what_cannot_start_says_why_and_leaves_nothing_behind(tmp_path, arguments, said):
+    (tmp_path / "junk").write_text("junk" * 100)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        places = {"BUSY": str(busy.getsockname()[1]), "NOTHING": str(tmp_path / "nothing"), "JUNK": str(tmp_path / "junk")}
+
+        def put(text):
+            for name, place in places.items():
+                text = text.replace(name, place)
+            return text
+        state = [] if "--state" in arguments else ["--state", str(tmp_path / "state")]
+        failed = subprocess.run([sys.executable, HERE, "serve", *state, *map(put, arguments)], capture_output=True, text=True, timeout=60,
+                                check=False)
+    last = failed.stderr.splitlines()[-1]
+    assert (failed.returncode, failed.stdout) == (2, "") and put(said) in last and last.startswith("gateserver"), failed.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["junk"]
+
+
+def test_state_of_another_network_is_refused(start, tmp_path):
+    client = start("fixed", "--state", str(tmp_path / "state"), "--subnet", "10.41.0.0/24")
+    client.new_peer()
+    client.server.stop()
+    with pytest.raises(Refused, match="the state has peers outside of 10.42.0.0/24: give the --subnet it was made with"):
+        Server("--state", str(tmp_path / "state"), "--subnet", "10.42.0.0/24")
+    client.server.start()
+    assert len(client.server.ask("peer", action="list")) == 1
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["token", "x", "client", "77"], "there is no peer 77"),
+    (["token", "x", ""], "a token needs a scope"),
+    (["peer", "add"], "the new peer needs a name"),
+    (["peer", "add", "web01", "colour=blue"], "a peer has no colour to set; there are name, "),
+    (["peer", "set", "nobody", "dns=9.9.9.9"], "there is no peer nobody"),
+    (["peer", "delete"], "which peer?"),
+    (["fault", "on"], "which fault? There are status, drop"),
+    (["fault", "off", "77"], "there is no fault 77"),
+    (["fault", "on", "config", "--text", "@/nowhere"], "No such file or directory"),
+    (["settings", "mtu=much"], "mtu is a whole number from 576 to 65535, not much"),
+    (["settings", "endpoint=here"], "endpoint is HOST:PORT, not here"),
+    (["settings", "server_key=short"], "server_key is new, none or a private key"),
+    (["settings", "split_tunnel=all"], "split_tunnel is JSON such as"),
+    (["settings", "licence.api_tokens=perhaps"], "licence.api_tokens is true or false, not perhaps"),
+    (["settings", "nosuch=1"], "there is no setting nosuch; there are endpoint, "),
+    (["log", "--url", "http://127.0.0.1:9"], "cannot ask http://127.0.0.1:9: "),
+    (["log", "--url", "nowhere"], "cannot ask nowhere: "),
+])
+def test_what_a_verb_cannot_do_it_says(start, arguments, said):
+    server = start("fixed").server
+    failed = subprocess.run([sys.executable, HERE, arguments[0], "--url", server.url, *arguments[1:]], capture_output=True, text=True,
+                            timeout=60, check=False)
+    assert failed.returncode == 1 and failed.stderr.startswith("gateserver: ") and said in failed.stderr, failed.stderr
+    assert failed.stderr.count("\n") == 1 and server.said().count("\n") == 1
+
+
+@pytest.mark.parametrize("era", ["1.5.2", "fixed"])
+def test_an_empty_setting_is_the_default(start, era):
+    server = start(era).server
+    before = server.ask("settings")
+    assert before["mtu"] == (None if era == "1.5.2" else "1420")
+    changes = {"mtu": "1380", "endpoint": "gate.example.org:1", "keepalive": "7", "licence.webhooks": "true", "server_key": "none"}
+    assert server.ask("settings", values=changes) != before
+    after = server.ask("settings", values=dict.fromkeys(changes, ""))
+    assert after.pop("public_key") != before.pop("public_key") and after == before
 
 
 def test_its_administration_needs_the_administrator(start):
@@ -198,7 +288,7 @@ def host(start):
 def test_a_fault_hits_what_it_is_for_and_as_often_as_told(host):
     client, get = host
     client.server.fault("status", path="/api/v1/client/config", method="GET", status=502, count=2, skip=1)
-    assert [get().status_code for _ in range(4)] == [200, 502, 502, 200]
+    assert [get().status_code for turn in range(4)] == [200, 502, 502, 200]
     client.server.fault("status", token="web02")
     assert get().status_code == 200
     client.server.fault("status", token="web0?", status=429, retry_after=7)
@@ -235,7 +325,7 @@ def test_slow_answers(host):
     assert answer.json()["ok"] and time.monotonic() - begun >= 0.005 * len(answer.content)
     client.server.fault("drip", seconds=1, count=1)
     with pytest.raises(requests.exceptions.ConnectionError):  # the time-out between two bytes
-        _ = requests.get(client.server.url + "/login", timeout=0.3, stream=True).content
+        requests.get(client.server.url + "/login", timeout=0.3, stream=True).content.decode()
 
 
 def test_a_body_that_is_cut(host):

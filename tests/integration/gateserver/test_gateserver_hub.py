@@ -30,7 +30,7 @@ LISTEN = """
 import socket, sys
 with socket.create_server((sys.argv[1], 0)) as server:
     print(server.getsockname()[1], flush=True)
-    connection, _ = server.accept()
+    connection, _peer = server.accept()
     with connection:
         while data := connection.recv(65536):
             connection.sendall(data)
@@ -202,6 +202,13 @@ def test_the_interface_goes_with_the_server(lab, how):
         lab.server.start()
         lab.server.stop()
     assert "gsw" not in links()
+
+
+def test_a_hub_that_is_gone_is_told_in_the_log_and_the_api_goes_on(lab):
+    run("ip", "-n", lab.spaces["hub"], "link", "del", "gsw" + lab.mark)
+    assert json.loads(ask_inside(lab, "peer", "add", "late"))[0]["name"] == "late"
+    assert json.loads(ask_inside(lab, "sweep")) == {"expired": 0}
+    assert len(json.loads(ask_inside(lab, "log", "--event", "hub-error"))) >= 2
 
 
 def test_an_interface_that_is_somebody_elses_is_left_alone(lab):
