@@ -143,6 +143,7 @@ class HostPeer:
                 self.store.save("offered", offered)
             if changed:
                 self._write(record)
+            self.store.drop("intent")  # of a run that was cut off after its last write
         return {"changed": changed, "peer": {"id": record["peer_id"], "name": record["peer_name"]}, "created": False, "adopted": False,
                 "hash": record.get("hash") if offered is None else _enrollment.digest(offered), "reporting": record["reporting"]}
 

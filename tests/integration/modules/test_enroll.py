@@ -197,6 +197,26 @@ def test_a_run_killed_between_two_writes_goes_on_with_its_own_peer(gate, host, m
     assert host.record["peer_id"] == peer["id"] and host.store.load("intent") is None
 
 
+@ALL
+@pytest.mark.parametrize("write", [1, 2, 3])
+def test_a_run_with_a_bound_token_that_is_killed_goes_on(gate, host, monkeypatch, write):
+    peer = gate.add(gate.name())
+    given = {"url": gate.url, "token": gate.token(peer_id=peer["id"]), "peer_id": peer["id"]}
+    with monkeypatch.context() as patch:
+        kill_at_write(patch, write)
+        with pytest.raises(Killed):
+            host.module("peer", **given)
+    assert host.record is None
+    assert host.ok("peer", **given)["peer"]["id"] == peer["id"] and host.ok("peer", **given)["changed"] is False
+
+
+def test_an_intent_does_not_outlive_its_enrollment(gate, host):
+    token, name = gate.token(), gate.name()
+    enroll(gate, host, name, token)
+    host.store.save("intent", {"url": gate.url})  # of a run killed after its last write
+    assert not host.ok("peer", url=gate.url, name=name)["changed"] and host.store.load("intent") is None
+
+
 @REGISTERS
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lost_answer_to_register_never_makes_a_second_peer(gate, host, waits, when):
