@@ -7,11 +7,18 @@ from __future__ import annotations
 import base64
 import json
 
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
+from ansible.template import Templar, trust_as_template
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _options
 
 PATIENCE = 60  # seconds for an answer; a server that does not answer is given up after 15
+
+# Ansible loads its filters, tests and lookups where they are first used, which is the process that each task of each host has of its own. Used here, in the
+# play's own process, they are loaded once for all hosts.
+WARM = "{{ lookup('ansible.builtin.file', '/dev/null') ~ lookup('ansible.builtin.env', 'HOME') | default('') | int | bool is defined }}"
+Templar(loader=DataLoader()).template(trust_as_template(WARM))
 
 
 class ActionModule(ActionBase):
