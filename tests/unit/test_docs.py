@@ -64,3 +64,15 @@ def test_page_names_options_and_files_that_exist(page):
         assert (page.parent / target).exists(), target
     for path in re.findall(r"`((?:docs|roles|plugins|molecule|tests|meta|playbooks)/[\w./-]*\w)", text):
         assert (CHECKOUT / path).exists() or (CHECKOUT / "plugins" / path).exists() or list(CHECKOUT.glob(path + ".*")), path
+
+
+def test_readme_names_all_content_and_targets_that_exist():
+    text = (CHECKOUT / "README.md").read_text()
+    for path in (CHECKOUT / "plugins" / "modules").glob("*.py"):
+        assert "| module `%s` |" % path.stem in text
+    assert len(re.findall(r"^\| module ", text, re.MULTILINE)) == len(list((CHECKOUT / "plugins" / "modules").glob("*.py")))
+    for kind in ("inventory", "lookup", "filter"):
+        for path in (CHECKOUT / "plugins" / kind).glob("*.py"):
+            assert "| %s plugin `%s` |" % (kind, path.stem) in text
+    targets = re.findall(r"^([a-z-]+):.*##", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"^ {4}make ([a-z-]+)", text, re.MULTILINE)) <= set(targets)
