@@ -5,7 +5,6 @@ import contextlib
 import importlib
 import io
 import json
-import os
 import pathlib
 import uuid
 
@@ -166,7 +165,3 @@ def waits(monkeypatch) -> list:
     services, clock = _agent.Agent.__init__.__defaults__[:2]
     monkeypatch.setattr(_agent.Agent.__init__, "__defaults__", (services, clock, sleep))
     return slept
-
-
-def pytest_configure():
-    os.environ.pop("ANSIBLE_CONFIG", None)
