@@ -23,7 +23,8 @@ def sources():
     found = {"__init__": ""}
     for name in _agent.MODULES:
         full = "%s.%s" % (package, name)
-        found[name] = importlib.import_module(full).__spec__.loader.get_source(full)
+        text = importlib.import_module(full).__spec__.loader.get_source(full)
+        found[name] = text if isinstance(text, str) else text.decode("utf-8")  # Ansible's own loader of collections gives bytes
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -179,7 +180,7 @@ def test_a_python_that_is_too_old_or_missing_is_refused(preferred):
 def test_the_check_for_a_too_old_python_is_meant_for_python(tmp_path):
     """The real check, by an interpreter that believes it is 3.8."""
     old = tmp_path / "python"
-    old.write_text('#!/bin/sh\nshift 2; exec %s -c "import sys; sys.version_info = (3, 8, 9); exec(sys.argv[1])" "$2"\n' % sys.executable, encoding="ascii")
+    old.write_text('#!/bin/sh\nshift 2; exec %s -c "import sys; sys.version_info = (3, 8, 9); exec(sys.argv[1])" "$1"\n' % sys.executable, encoding="ascii")
     old.chmod(0o755)
 
     def run(argv):
@@ -225,8 +226,9 @@ def test_the_agent_needs_no_module_that_it_is_not_made_of(tmp_path):
     launcher = tmp_path / "sbin/gatecontrol-agent"
     launcher.parent.mkdir()
     launcher.write_text(LAUNCHER, encoding="utf-8")
-    pythons = sorted(pathlib.Path("/root/.pyenv/versions").glob("3.9*/bin/python3")) or [pathlib.Path(sys.executable)]
-    for python in {str(pythons[0]), sys.executable}:
+    pythons = filter(None, map(shutil.which, ("python3.9", "python3.10", "python3.11")))
+    oldest = next((python for python in pythons if subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0), sys.executable)
+    for python in {oldest, sys.executable}:
         done = subprocess.run([python, "-IS", str(launcher), "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0 and "gatecontrol-agent show" in done.stdout, done.stderr
         for words in ([], ["dance"], ["verify"], ["show", "me"]):

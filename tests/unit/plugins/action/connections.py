@@ -1,0 +1,69 @@
+"""An action with a connection whose far end is a real shell on this machine, where the agent is whatever script a test puts there."""
+from __future__ import annotations
+
+import subprocess
+from unittest import mock
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play_context import PlayContext
+from ansible.plugins.loader import become_loader, shell_loader
+from ansible.template import Templar
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent
+
+AGENT = "/" + _agent.LAUNCHER
+
+
+class Connection:
+    """What an action needs of a connection. script: the agent there; lost: how many commands find nobody."""
+
+    has_pipelining, allow_executable, become, has_tty = True, True, None, False
+
+    def __init__(self, script=None, transport="ssh", become=None):
+        self.script, self.transport, self.lost = script, transport, 0
+        self.commands, self.resets, self.seen = [], 0, []
+        self.options = {"timeout": 10, "ssh_extra_args": "-o Compression=no"} if transport == "ssh" else {}
+        self._shell = shell_loader.get("sh")
+        self._shell.set_options(var_options={}, direct={})
+        if become:
+            self.become = become_loader.get(become)
+            self.become.set_options(direct={"become_user": "root"})
+
+    def has_option(self, name):
+        return name in self.options
+
+    def get_option(self, name, hostvars=None):
+        return self.options[name]
+
+    def set_option(self, name, value):
+        self.options[name] = value
+
+    def get_option_and_origin(self, name, hostvars=None):
+        return self.options[name], "here"
+
+    def reset(self):
+        self.resets += 1
+        self.seen.append(dict(self.options))
+
+    def exec_command(self, command, in_data=None, sudoable=True):
+        self.commands.append(command)
+        if self.lost:
+            self.lost -= 1
+            raise AnsibleConnectionFailure("Failed to connect to the host via ssh: No route to host")
+        here = command.replace(AGENT, str(self.script or "/nonexistent/agent"))
+        done = subprocess.run(["/bin/sh", "-c", here], capture_output=True, check=False, timeout=30)
+        return done.returncode, done.stdout, done.stderr
+
+
+def action(kind, connection, **args):
+    """The action with these arguments; sent: what its module was sent, answer: what that answers."""
+    task = mock.Mock(args=args, async_val=0, check_mode=False, environment=[], delegate_to=None, no_log=False, diff=False, action="x", collections=[])
+    loader = DataLoader()
+    made = kind(task, connection, PlayContext(), loader, Templar(loader), mock.Mock())
+    made.sent, made.answer = [], {}
+
+    def execute(name, arguments, task_vars=None):
+        made.sent.append((name, arguments))
+        return dict(made.answer)
+    made._execute_module = execute
+    return made
