@@ -1,0 +1,48 @@
+"""The public CI runs what the checkout has: scenarios, releases of ansible-core, distributions."""
+from __future__ import annotations
+
+import pathlib
+import re
+import sys
+
+import yaml
+
+CHECKOUT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+import packages  # noqa: E402
+
+JOBS = yaml.safe_load((CHECKOUT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+TABLE = yaml.safe_load(packages.VARS.read_text())["__gatecontrol_packages"]
+
+
+def matrix(job):
+    return JOBS[job]["strategy"]["matrix"]
+
+
+def test_every_scenario_runs():
+    makefile = (CHECKOUT / "Makefile").read_text()
+    assert matrix("hosts")["scenario"] == re.search(r"^SCENARIOS := (.*)$", makefile, re.MULTILINE).group(1).split()
+
+
+def test_unit_tests_run_with_every_ansible_core_of_the_sanity_tests():
+    listed = re.findall(r"^(\d+\.\d+\.\d+) (\d\.\d+)$", (CHECKOUT / "tests" / "sanity.sh").read_text(), re.MULTILINE)
+    assert listed and set(listed) <= {(entry["core"], entry["python"]) for entry in matrix("unit")["include"]}
+    steps = next(step for step in JOBS["sanity"]["steps"] if "with" in step and "python-version" in step["with"])
+    assert steps["with"]["python-version"].split() == sorted({python for _core, python in listed})
+
+
+def test_every_distribution_of_the_role_s_table_is_tried():
+    assert set(packages.INSTALL) == set(TABLE) == {entry["distribution"] for entry in matrix("packages")["include"]}
+
+
+def test_script_installs_every_package_and_looks_for_every_tool():
+    for distribution, tools in TABLE.items():
+        script = packages.script(distribution)
+        assert set(tools.values()) <= set(script.split("\n")[2].split())
+        assert set(tools) <= set(re.search(r"^for tool in ([^;]*);", script, re.MULTILINE).group(1).split())
+
+
+def test_actions_are_pinned():
+    for name in re.findall(r"uses: (\S+)", (CHECKOUT / ".github" / "workflows" / "ci.yml").read_text()):
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name)
