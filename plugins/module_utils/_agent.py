@@ -490,7 +490,7 @@ def metrics(shown):
     """The text of a Prometheus textfile."""
     labels = '{peer="%s",interface="%s"}' % (shown["peer_name"], shown["interface"])
     values = (
-        ("beat_success", "gauge", "1 if the last beat was answered", int(shown["last_beat"] == shown["last_try"])),
+        ("beat_success", "gauge", "1 if the last beat was answered", int(shown["last_beat"] == (shown["last_try"] or 0))),
         ("config_refused", "gauge", "1 if the server's config cannot be used here", int(bool((shown["refused"] or {}).get("text")))),
         ("last_beat_timestamp_seconds", "gauge", "when a beat was last answered", shown["last_beat"]),
         ("peer_enabled", "gauge", "1 if the server has the peer enabled", None if shown["peer_enabled"] is None else int(shown["peer_enabled"])),

@@ -96,10 +96,9 @@ kept:
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _options, _tunnel, _wgconf
 
 
-def gone(module, agent, interface, absent):
+def gone(module, agent, interface, unit, absent):
     """The tunnel does not run; with absent its config is away too."""
     running, path = agent.running(), _tunnel.config_path(agent.store, interface)
-    unit = _tunnel.unit_of(interface)
     state = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") if agent.services.available() else None
     changed = running is not None or state == "enabled" or (absent and _enrollment.read_text(path) is not None)
     if changed and not module.check_mode:
@@ -116,8 +115,9 @@ def gone(module, agent, interface, absent):
 def work(module):
     params, agent = module.params, _options.agent(module)
     interface = agent.interface = params["interface"]
+    unit = _tunnel.unit_of(interface)
     if params["state"] != "up":
-        return gone(module, agent, interface, params["state"] == "absent")
+        return gone(module, agent, interface, unit, params["state"] == "absent")
     if not agent.services.available():
         raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd", "settings")
     if not module.check_mode:
@@ -134,7 +134,6 @@ def work(module):
     kept = reach["kept"] or _tunnel.kept_path(agent.store, interface) if ssh_connection is None else reach["kept"]
     running = agent.running()
     plan = _tunnel.plan(config, running, _tunnel.applied(path), kept)
-    unit = _tunnel.unit_of(interface)
     enabled = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
     result = {"changed": plan.action != "none" or text != live or not enabled, "action": plan.action, "reasons": plan.reasons, "kept": kept,
               "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),

@@ -1,0 +1,213 @@
+"""The modules gatecontrol_agent, gatecontrol_host_info and gatecontrol_tunnel on a made-up machine."""
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import pathlib
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _options, _tunnel
+
+from made_up_host import LAUNCHER, UNITS, enroll
+
+MODULES = "ansible_collections.callmetechie.gatecontrol.plugins.modules.gatecontrol_"
+SSH = "198.51.100.7 50022 198.51.100.1 22"
+
+
+@pytest.fixture
+def module(machine, monkeypatch):
+    """Runs a module's main() on the machine; its result, invocation included."""
+    monkeypatch.setattr(_options, "agent", lambda _module: machine.agent())
+
+    def run(name, /, check=False, **args) -> dict:
+        out = io.StringIO()
+        with patch_module_args(dict(args, _ansible_check_mode=check, _ansible_diff=True)), contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+            importlib.import_module(MODULES + name).main()
+        return json.loads(out.getvalue())
+    return run
+
+
+INSTALLATION = {"launcher": LAUNCHER, "units": UNITS, "settings": {"url": "https://gate.example.com", "proxy": "http://user:hidden-word@proxy:3128"}}
+
+
+def test_the_agent_is_installed_once_and_its_timer_runs(machine, module):
+    before = machine.files()
+    assert module("agent", check=True, **INSTALLATION, enabled=True)["changed"] and machine.files() == before
+    first = module("agent", **INSTALLATION, enabled=True)
+    assert first["changed"] and "/usr/local/sbin/gatecontrol-agent" in first["files"] and _agent.TIMER in machine.active
+    files = machine.files()
+    second = module("agent", **INSTALLATION, enabled=True)
+    assert not second["changed"] and second["files"] == [] and machine.files() == files
+    assert not module("agent", enabled=True)["changed"]
+    machine.active.discard(_agent.TIMER)
+    assert module("agent", check=True, enabled=True)["changed"] and _agent.TIMER not in machine.active
+    third = module("agent", enabled=True)
+    assert third["changed"] and third["files"] == [] and third["diff"]["after"]["timer"] == "changed" and _agent.TIMER in machine.active
+    assert module("agent", enabled=False)["changed"] and _agent.TIMER not in machine.active | machine.enabled
+
+
+def test_no_secret_and_no_long_text_is_in_the_result(machine, module):
+    result = module("agent", **INSTALLATION)
+    text = json.dumps({key: value for key, value in result.items() if key != "_ansible_new_secrets"})
+    assert "hidden-word" not in text and "import subprocess" not in text and "Description=A unit" not in text
+    assert machine.store.load("settings")["proxy"] == INSTALLATION["settings"]["proxy"]
+    assert pathlib.Path(machine.store.path("settings")).stat().st_mode & 0o777 == 0o600
+
+
+def test_absent_takes_the_agent_away_and_says_what(machine, module, gate):
+    enroll(machine, gate)
+    module("agent", **dict(INSTALLATION, settings=machine.settings), enabled=True)
+    files = machine.files()
+    told = module("agent", check=True, state="absent")
+    assert told["changed"] and machine.files() == files
+    result = module("agent", state="absent")
+    assert result["files"] == told["files"] and "/etc/gatecontrol" in result["files"]
+    assert not module("agent", state="absent")["changed"]
+
+
+def test_without_systemd_it_is_refused_in_one_sentence(machine, module, gate):
+    enroll(machine, gate)
+    pathlib.Path(machine.root, "run/systemd/system").rmdir()
+    for name, args in (("agent", dict(INSTALLATION)), ("tunnel", {"interface": "wg0"})):
+        result = module(name, **args)
+        assert result["failed"] and result["msg"].startswith("systemd is not running on this host") and result["failure"]["kind"] == "settings"
+
+
+def test_an_interpreter_that_does_not_work_is_refused(machine, module):
+    machine_run = machine.run
+    machine.run = lambda argv, stdin=None: (127, "", "") if argv[0] == "/opt/python" else machine_run(argv, stdin)
+    before = machine.files()
+    result = module("agent", **INSTALLATION, interpreter="/opt/python")
+    assert result["failed"] and "no Python from 3.9 on was found at /opt/python" in result["msg"] and machine.files() == before
+
+
+# --- host_info
+
+def test_host_info_compares_with_what_the_action_sends(gate, machine, module):
+    enroll(machine, gate)
+    given = dict(INSTALLATION, settings=machine.settings)
+    module("agent", **given, enabled=True)
+    machine.beat()
+    gate.seen()
+    wanted = _agent.wanted(given, _install.sources())
+    result = module("host_info", wanted=wanted)
+    assert result["in_sync"] and result["asked"] == "module" and not result["changed"] and gate.calls() == ["config/check"]
+    wanted["files"]["/etc/systemd/system/gatecontrol-beat.timer"] = "0"
+    assert module("host_info", wanted=wanted)["drift"] == ["/etc/systemd/system/gatecontrol-beat.timer differs"] and gate.calls() == []
+    assert machine.store.text("token").strip() not in json.dumps(result)
+
+
+# --- tunnel
+
+def staged(gate, machine, **values):
+    """A new config of the server lies on the machine as the candidate."""
+    gate.peer("set", machine.peer, **values)
+    agent = machine.agent()
+    agent.stage(agent.api().config(agent.enrollment["peer_id"])["config"])
+    gate.seen()
+
+
+@pytest.fixture
+def tunnel(gate, machine, module):
+    enroll(machine, gate)
+    machine.install()
+    return lambda **args: module("tunnel", interface="wg0", **args)
+
+
+def test_what_runs_already_is_left_alone(machine, tunnel):
+    before = machine.files()
+    result = tunnel()
+    assert not result["changed"] and result["action"] == "none" and machine.files() == before and "armed" not in result
+
+
+def test_a_staged_config_is_applied_and_proven(gate, machine, tunnel):
+    staged(gate, machine, persistent_keepalive=12)
+    before = machine.files()
+    assert tunnel(staged=True)["action"] == "sync"
+    assert [peer["keepalive"] for peer in machine.links["wg0"]["peers"].values()] == [12] and gate.calls() == ["heartbeat"]
+    assert machine.store.load("enrollment")["hash"] == _enrollment.digest(machine.store.text("issued")) and before != machine.files()
+    assert not tunnel(staged=True)["changed"]
+
+
+def test_check_mode_tells_and_changes_nothing(gate, machine, module, tunnel):
+    staged(gate, machine, persistent_keepalive=13)
+    before = machine.files()
+    result = module("tunnel", check=True, interface="wg0", staged=True)
+    assert result["changed"] and result["action"] == "sync" and machine.files() == before and gate.calls() == []
+    assert "13" in result["diff"]["after"]
+    text = json.dumps(result)
+    for name in ("issued", "candidate"):
+        for line in machine.store.text(name).splitlines():
+            if "Key = " in line and not line.startswith("PublicKey"):
+                assert line.split(" = ")[1] not in text
+
+
+def test_a_change_that_is_not_proven_is_undone(gate, machine, tunnel):
+    staged(gate, machine, persistent_keepalive=14)
+    machine.silence()
+    result = tunnel(staged=True)
+    assert result["failed"] and result["rolled_back"] and result["failure"]["kind"] == "rolled_back" and "no answer from the WireGuard peer" in result["msg"]
+    assert [peer["keepalive"] for peer in machine.links["wg0"]["peers"].values()] == [25] and machine.store.load("pending") is None
+
+
+def test_over_ssh_it_is_only_armed(gate, machine, tunnel, monkeypatch):
+    monkeypatch.setattr(_tunnel, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": None})
+    staged(gate, machine, persistent_keepalive=15)
+    result = tunnel(staged=True, arm=True, ssh_connection=SSH)
+    pending = machine.store.load("pending")
+    assert result["armed"] == pending["id"] and pending["confirm_by"] == "controller" and machine.started[-1] == _agent.APPLY
+    assert machine.store.load("enrollment")["controller"] == SSH
+    assert [peer["keepalive"] for peer in machine.links["wg0"]["peers"].values()] == [25]
+
+
+def test_a_play_waits_for_a_change_under_way(gate, machine, tunnel):
+    """The agent's own change is half way when a play comes."""
+    machine.beat()
+    gate.peer("set", machine.peer, persistent_keepalive=16)
+    machine.beat(now=True)
+    assert machine.store.load("pending")
+    plain, sleep = machine.sleep, []
+
+    def work_on(seconds):
+        plain(seconds)
+        sleep.append(seconds)
+        if len(sleep) == 3:
+            machine.sleep = plain
+            assert machine.agent().apply()["ok"]
+    machine.sleep = work_on
+    result = tunnel()
+    assert not result["changed"] and len(sleep) == 3
+    record = machine.store.load("enrollment")
+    assert record["hash"] == _enrollment.digest(machine.store.text("issued"))
+
+
+def test_a_change_that_would_cut_the_controller_off_is_refused(gate, machine, tunnel, monkeypatch):
+    why = "AllowedIPs name the controller's address 198.51.100.7, which no route can keep outside the tunnel"
+    monkeypatch.setattr(_tunnel, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": why if ssh else None})
+    staged(gate, machine, persistent_keepalive=18)
+    before = {name: machine.store.text(name) for name in ("pending", "issued")}
+    result = tunnel(staged=True, arm=True, ssh_connection=SSH)
+    assert result["failed"] and result["failure"]["kind"] == "lockout" and why in result["msg"] and "gatecontrol_keep_reachable=false" in result["msg"]
+    assert before == {name: machine.store.text(name) for name in ("pending", "issued")}
+    assert tunnel(staged=True, keep_reachable=False, ssh_connection=SSH)["changed"]
+
+
+@pytest.mark.parametrize("state", ["down", "absent"])
+def test_down_and_absent(machine, module, tunnel, state):
+    path = pathlib.Path(machine.root, "etc/wireguard/wg0.conf")
+    before = machine.files()
+    assert module("tunnel", check=True, interface="wg0", state=state)["changed"] and machine.files() == before
+    result = tunnel(state=state)
+    assert result["changed"] and result["action"] == "down" and "wg0" not in machine.links and path.exists() is (state == "down")
+    assert "wg-quick@wg0.service" not in machine.enabled
+    assert not tunnel(state=state)["changed"]
+
+
+def test_a_config_that_is_missing_or_a_name_that_is_none(machine, module, tunnel):
+    result = module("tunnel", interface="wg9")
+    assert result["failed"] and "there is no" in result["msg"] and "gatecontrol_config" in result["msg"]
+    result = module("tunnel", interface="no/name")
+    assert result["failed"] and "no interface name" in result["msg"]
