@@ -115,7 +115,8 @@ class Host:
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    for name in ("GATECONTROL_URL", "GATECONTROL_TOKEN", "GATECONTROL_PEERS_TOKEN", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+    for name in ("GATECONTROL_URL", "GATECONTROL_TOKEN", "GATECONTROL_PEERS_TOKEN", "http_proxy", "https_proxy", "HTTP_PROXY",
+                 "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 

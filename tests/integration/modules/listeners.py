@@ -41,13 +41,16 @@ class Listener(_Server):
     """Answers every request in the same way; ``seen``: (method, path, headers)."""
 
     def __init__(self, status=200, body=PING, headers=None, context=None):
-        self.status, self.body, self.headers, self.context = status, body, dict({"Content-Type": "application/json"}, **(headers or {})), context
+        self.status, self.body, self.context = status, body, context
+        self.headers = dict({"Content-Type": "application/json"}, **(headers or {}))
         super().__init__(_Canned)
         self.url = "http%s://localhost:%d" % ("s" if context else "", self.port)
 
     def get_request(self):
         connection, address = super().get_request()
-        return (self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) if self.context else connection), address
+        if self.context:
+            connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
 
 class _Canned(http.server.BaseHTTPRequestHandler):
@@ -118,9 +121,9 @@ class Authority:
         self._write(self.ca, self._sign(self.name, self.key, x509.BasicConstraints(ca=True, path_length=None)))
 
     def _sign(self, subject, key, extension):
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now, day = datetime.datetime.now(datetime.timezone.utc), datetime.timedelta(days=1)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(key.public_key()).serial_number(
-            x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+            x509.random_serial_number()).not_valid_before(now - day).not_valid_after(now + day)
         builder = builder.add_extension(extension, critical=subject == self.name).add_extension(
             x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False).add_extension(
@@ -136,7 +139,8 @@ class Authority:
         key, paths = ec.generate_private_key(ec.SECP256R1()), (str(self.folder / (name + ".pem")), str(self.folder / (name + ".key")))
         names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))])
         self._write(paths[0], self._sign(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), key, names))
-        self._write(paths[1], key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+        self._write(paths[1], key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                                serialization.NoEncryption()))
         return paths
 
     def context(self, client_ca=None) -> ssl.SSLContext:

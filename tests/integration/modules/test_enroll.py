@@ -60,7 +60,8 @@ def test_without_a_ping_of_the_play_it_pings_itself(gate, host):
 
 
 def test_a_ping_of_another_server_is_not_believed(gate, host):
-    enroll(gate, host, gate.name(), server={"url": "https://gate.example.com", "version": "1.118.2", "timestamp": "2026-01-01T00:00:00.000Z"})
+    enroll(gate, host, gate.name(), server={"url": "https://gate.example.com", "version": "1.118.2",
+                                            "timestamp": "2026-01-01T00:00:00.000Z"})
     assert gate.calls() == ["GET ping 200", "POST register 201"]
 
 
@@ -117,7 +118,8 @@ def test_a_peer_made_on_the_controller_and_a_token_bound_to_it(gate, host, new_h
     gate.seen()
     result = host.ok("peer", url=gate.url, token=token, peer_id=made["peer"]["id"])
     assert gate.calls() == ["GET config 200"]
-    assert result["peer"] == {"id": made["peer"]["id"], "name": name} and result["changed"] and not result["created"] and result["reporting"] == "full"
+    assert result["peer"] == {"id": made["peer"]["id"], "name": name} and result["changed"] and not result["created"]
+    assert result["reporting"] == "full"
     assert not host.ok("peer", url=gate.url, token=token, peer_id=made["peer"]["id"])["changed"]
     assert gate.calls() == ["GET config/check 200"]
 
@@ -286,13 +288,15 @@ def test_the_1_5_2_era_does_not_take_a_peer_that_is_in_use(gates, host, monkeypa
         kill_at_write(patch, 1)
         with pytest.raises(Killed):
             host.module("peer", url=gate.url, token=token, name=name)
-    host.store.save("intent", {"url": gate.url, "token_digest": _enrollment.digest(token), "name": name, "server_time": "2026-01-01T00:00:00.000Z",
+    host.store.save("intent", {"url": gate.url, "token_digest": _enrollment.digest(token), "name": name,
+                               "server_time": "2026-01-01T00:00:00.000Z",
                                "fingerprint": _fingerprint(host)})
     gate.add(name)
     gate.set(name, latest_handshake=1790000000)
     assert host.ok("peer", url=gate.url, token=token, name=name)["peer"]["name"] == name + "-1"
     host.store.drop("enrollment", "token")
-    host.store.save("intent", {"url": gate.url, "token_digest": _enrollment.digest(token), "name": name, "server_time": "2026-01-01T00:00:00.000Z",
+    host.store.save("intent", {"url": gate.url, "token_digest": _enrollment.digest(token), "name": name,
+                               "server_time": "2026-01-01T00:00:00.000Z",
                                "fingerprint": _fingerprint(host)})
     gate.add(name + "-7")
     text = host.fails("peer", "not_ours", url=gate.url, token=token, name=name)
@@ -360,7 +364,8 @@ def test_a_rotated_token_for_the_same_peer_is_taken_over(gate, host):
     token = gate.token(peer_id=peer["id"])
     gate.seen()
     result = host.ok("peer", url=gate.url, name=name, token=token)
-    assert result["changed"] and result["peer"] == peer and host.store.text("token") == token + "\n" and gate.calls() == ["GET config/check 200"]
+    assert result["changed"] and result["peer"] == peer and host.store.text("token") == token + "\n"
+    assert gate.calls() == ["GET config/check 200"]
     assert not host.ok("peer", url=gate.url, name=name, token=token)["changed"]
 
 
@@ -458,7 +463,8 @@ def test_a_name_the_server_would_refuse_is_not_sent(gate, host, name, check):
 
 
 @pytest.mark.parametrize("given, word", [
-    ({}, "gatecontrol_token"), ({"token": "hunter2"}, "gc_"), ({"token": "gc_ab cd"}, "blank"), ({"token_file": "/nowhere/token"}, "/nowhere/token"),
+    ({}, "gatecontrol_token"), ({"token": "hunter2"}, "gc_"), ({"token": "gc_ab cd"}, "blank"),
+    ({"token_file": "/nowhere/token"}, "/nowhere/token"),
     ({"token": "gc_ab", "state": "absent"}, "peers_token"), ({"token": "gc_ab", "tags": ["a"]}, "tags"),
     ({"token": "gc_ab", "return_config": True}, "return_config"), ({"peers_token": "gc_ab"}, "peer_id")])
 def test_what_is_missing_or_malformed_is_named_before_anything_is_sent(gate, host, given, word):

@@ -52,7 +52,8 @@ def test_403_user_disabled(gate, host):
     csrf = re.search(r'name="_csrf" value="([0-9a-f]+)"', admin.get(gate.url + "/login", timeout=30).text).group(1)
     admin.post(gate.url + "/login", timeout=30, data={"username": "admin", "password": "LoopbackTest123!", "_csrf": csrf})
     admin.headers["X-CSRF-Token"] = re.search(r"csrfToken: '([0-9a-f]+)'", admin.get(gate.url + "/dashboard", timeout=30).text).group(1)
-    user = admin.post(gate.url + "/api/v1/users", timeout=30, json={"username": gate.name("user"), "displayName": "U", "role": "user"}).json()["user"]
+    user = admin.post(gate.url + "/api/v1/users", timeout=30, json={"username": gate.name("user"), "displayName": "U",
+                                                                    "role": "user"}).json()["user"]
     peer = gate.add(gate.name())
     token = admin.post("%s/api/v1/users/%d/tokens" % (gate.url, user["id"]), timeout=30,
                        json={"name": "t", "scopes": ["client"], "peer_id": peer["id"]}).json()["token"]
@@ -74,7 +75,8 @@ def test_403_machine_binding(gate, host, new_host):
         # a call delegated from another machine shows that machine
         host.ok("config", url=gate.url, token=token, peer_id=peer_id)
         gate.seen()
-        new_host().fails("config", "machine_binding", url=gate.url, token=token, peer_id=peer_id, machine_fingerprint="a" * 64, client_platform="windows")
+        new_host().fails("config", "machine_binding", url=gate.url, token=token, peer_id=peer_id, machine_fingerprint="a" * 64,
+                         client_platform="windows")
         headers = gate.seen()[0]["headers"]
         assert headers["X-Machine-Fingerprint"] == "a" * 64 and headers["X-Client-Platform"] == "windows"
     finally:

@@ -36,7 +36,8 @@ def examples(module: str) -> str:
 
 def play(tmp_path, tasks: list, variables: dict) -> None:
     """Run tasks on a host "web01" that is this machine (root). Fails where a task does, or warns."""
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}]), encoding="utf-8")
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}]),
+                                       encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))}
     environment.update(HOME=str(tmp_path), ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / "build"), ANSIBLE_REMOTE_TEMP=str(tmp_path / "remote"))
     (tmp_path / "ns").mkdir()
@@ -68,7 +69,8 @@ def test_examples_run_as_they_stand(gates, tmp_path, module):
     play(tmp_path, tasks, variables)
     expected = {
         "gatecontrol_info": ["GET ping 200", "GET /peers 200"],
-        "gatecontrol_peer": ["GET ping 200", "POST register 201", "GET /peers 200", "POST /peers 201", "GET /peers 200", "DELETE /peers/%d 200"],
+        "gatecontrol_peer": ["GET ping 200", "POST register 201", "GET /peers 200", "POST /peers 201", "GET /peers 200",
+                             "DELETE /peers/%d 200"],
         "gatecontrol_config": ["GET config 200"] * 3,
         "gatecontrol_status": ["GET config 200", "POST heartbeat 200", "POST heartbeat 200"],
     }[module]

@@ -22,7 +22,8 @@ def test_an_enrolled_host_beats_without_a_secret(gate, host, peer):
         assert not result["changed"] and not result["reported"] and result["status"] == "disconnected" and result["handshake_age"] is None
         assert result["peer_enabled"] is (None if gate.era == "1.5.2" else True)
         entry, = gate.seen()
-        assert entry["path"] == "/api/v1/client/heartbeat" and entry["status"] == 200 and len(entry["headers"]["X-Machine-Fingerprint"]) == 64
+        assert entry["path"] == "/api/v1/client/heartbeat" and entry["status"] == 200
+        assert len(entry["headers"]["X-Machine-Fingerprint"]) == 64
         body = entry["body"]
         assert body["peerId"] == peer["id"] and body["connected"] is False and body["rxBytes"] == body["txBytes"] == body["uptime"] == 0
     if gate.era != "1.5.2":
@@ -37,10 +38,12 @@ def test_a_state_that_changed_is_reported_once(gate, host, peer):
     checked = host.ok("status", check=True)
     assert checked["changed"] and not checked["reported"] and gate.calls() == []
     result = host.ok("status")
-    assert result["changed"] and result["reported"] and result["diff"] == {"before": {"reported": "connected"}, "after": {"reported": "disconnected"}}
+    assert result["changed"] and result["reported"]
+    assert result["diff"] == {"before": {"reported": "connected"}, "after": {"reported": "disconnected"}}
     entries = gate.seen()
     assert [entry["path"][15:] for entry in entries] == ["heartbeat", "status"]
-    assert entries[1]["body"]["status"] == "disconnected" and entries[1]["body"]["peerId"] == peer["id"] and entries[1]["body"]["timestamp"].endswith("Z")
+    assert entries[1]["body"]["status"] == "disconnected" and entries[1]["body"]["peerId"] == peer["id"]
+    assert entries[1]["body"]["timestamp"].endswith("Z")
     assert not host.ok("status")["changed"] and gate.calls() == ["POST heartbeat 200"]
 
 

@@ -141,7 +141,8 @@ def test_a_wrong_hash_is_asked_twice_and_refused(gate, host):
     assert host.ok("peer", url=gate.url, token=token, peer_id=peer["id"])["changed"]
 
 
-SPOILED = {"hooks": "PostUp is a hook", "placeholder": "placeholder", "private-placeholder": "placeholder", "crlf": "U+000D", "unknown-key": "Colour",
+SPOILED = {"hooks": "PostUp is a hook", "placeholder": "placeholder", "private-placeholder": "placeholder", "crlf": "U+000D",
+           "unknown-key": "Colour",
            "save-config": "SaveConfig", "second-interface": "second [Interface]", "short-key": "32 bytes", "short-private-key": "32 bytes",
            "short-preshared-key": "32 bytes", "empty": "config"}
 
@@ -160,7 +161,8 @@ def test_a_config_that_is_not_safe_is_not_written(gate, enrolled, how):
 def test_hooks_are_written_when_the_user_wants_them(gate, enrolled):
     gate.fault("config", path="*/config", how="hooks")
     dest = enrolled.root / "etc/wireguard/wg0.conf"
-    assert enrolled.ok("config", url=gate.url, hash="0" * 64, dest=str(dest), allow_hooks=True)["changed"] and "PostUp = " in dest.read_text()
+    assert enrolled.ok("config", url=gate.url, hash="0" * 64, dest=str(dest), allow_hooks=True)["changed"]
+    assert "PostUp = " in dest.read_text()
 
 
 @pytest.mark.parametrize("body", [b"[" * 100000, b'{"ok":true}', b'"x"', b'{"ok":true,"version":5,"timestamp":"x"}', b"\xff\xfe", b""])
@@ -177,7 +179,8 @@ def test_a_config_that_is_no_text_is_told(host, config):
 
 
 def test_a_proxys_own_error_page_is_told_by_its_title(host):
-    with Listener(503, b"<html><head><title>503 Service\n Unavailable</title></head><body>Varnish</body></html>", {"Content-Type": "text/html"}) as server:
+    with Listener(503, b"<html><head><title>503 Service\n Unavailable</title></head><body>Varnish</body></html>",
+                  {"Content-Type": "text/html"}) as server:
         assert 'the server says "503 Service Unavailable" (503)' in host.fails("info", "server", url=server.url, token=TOKEN, max_wait=0)
     with Listener(404, b"nothing here", {"Content-Type": "text/plain"}) as server:
         assert "is not a GateControl server" in host.fails("info", "endpoint_missing", url=server.url, token=TOKEN)
@@ -185,7 +188,8 @@ def test_a_proxys_own_error_page_is_told_by_its_title(host):
 
 # ---------------------------------------------------------------- the token stays with its server
 
-@pytest.mark.parametrize("auth_header, name, prefix", [(None, "Authorization", "Bearer "), ("x-api-token", "X-API-Token", ""), ("x-api-key", "X-API-Key", "")])
+@pytest.mark.parametrize("auth_header, name, prefix", [(None, "Authorization", "Bearer "), ("x-api-token", "X-API-Token", ""),
+                                                       ("x-api-key", "X-API-Key", "")])
 def test_the_token_goes_in_one_header(host, auth_header, name, prefix):
     with Listener() as server:
         assert not ping(host, server.url, **({"auth_header": auth_header} if auth_header else {})).get("failed")
@@ -220,7 +224,8 @@ def test_a_redirect_within_the_server_is_followed_but_not_for_ever(host):
         assert [path for _method, path, _headers in server.seen] == ["/api/v1/client/ping"] + ["/elsewhere?a=b"] * 3
 
 
-@pytest.mark.parametrize("location", ["", "http://localhost@evil.example/", "//evil.example/x", "https://localhost/", "ftp://x", "\xe4", "http://[::1"])
+@pytest.mark.parametrize("location", ["", "http://localhost@evil.example/", "//evil.example/x", "https://localhost/", "ftp://x", "\xe4",
+                                      "http://[::1"])
 def test_strange_redirects_end_in_an_error(host, location):
     with Listener(302, b"", {"Location": location}) as server:
         result = ping(host, server.url, max_wait=0)
@@ -243,8 +248,10 @@ def test_plain_http_leaves_this_machine_only_when_allowed(host):
         assert result["failure"]["kind"] == "network" and proxy.seen == [("CONNECT", "gate.invalid:80")]
 
 
-@pytest.mark.parametrize("url", ["gate.example.com", "ftp://gate.example.com", "https://", "https://user:pw@gate.example.com", "https://gate.example.com?x=1",
-                                 "https://gate.example.com:99999", "https://[::1", "https://gäte.example.com", "https://gate.example.com/a b"])
+@pytest.mark.parametrize("url", ["gate.example.com", "ftp://gate.example.com", "https://", "https://user:pw@gate.example.com",
+                                 "https://gate.example.com?x=1",
+                                 "https://gate.example.com:99999", "https://[::1", "https://gäte.example.com",
+                                 "https://gate.example.com/a b"])
 def test_a_url_that_is_none_is_told(host, url):
     text = host.fails("info", "options", url=url, token=TOKEN)
     assert "https://gate.example.com; correct gatecontrol_url" in text and "pw@" not in text

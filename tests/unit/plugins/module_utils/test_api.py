@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 # ---------------------------------------------------------------- names
 
 @pytest.mark.parametrize("hostname, name", [
-    ("web01", "web01"), ("web01.example.org", "web01.example.org"), ("my host", "my_host"), ("a/b:c", "a_b_c"), ("WEB", "WEB"), ("ü", "_"), ("x" * 60, "x" * 50)])
+    ("web01", "web01"), ("web01.example.org", "web01.example.org"), ("my host", "my_host"), ("a/b:c", "a_b_c"), ("WEB", "WEB"), ("ü", "_"),
+    ("x" * 60, "x" * 50)])
 def test_cleaned_name_is_what_register_makes(hostname, name):
     assert _api.cleaned_name(hostname) == name
 
@@ -51,8 +52,10 @@ def test_a_checked_name_is_one_the_server_takes(name):
 # ---------------------------------------------------------------- releases
 
 @pytest.mark.parametrize("version, numbers, broken", [
-    ("1.5.2", (1, 5, 2), False), ("1.50.12", (1, 50, 12), False), ("1.50.13", (1, 50, 13), True), ("1.76.2", (1, 76, 2), True), ("1.118.2", (1, 118, 2), True),
-    ("1.118.2-beta.1", (1, 118, 2), True), ("v1.60.0", (1, 60, 0), True), ("1.118.3", (1, 118, 3), False), ("2.0.0", (2, 0, 0), False), ("1.119", (1, 119), False),
+    ("1.5.2", (1, 5, 2), False), ("1.50.12", (1, 50, 12), False), ("1.50.13", (1, 50, 13), True), ("1.76.2", (1, 76, 2), True),
+    ("1.118.2", (1, 118, 2), True),
+    ("1.118.2-beta.1", (1, 118, 2), True), ("v1.60.0", (1, 60, 0), True), ("1.118.3", (1, 118, 3), False), ("2.0.0", (2, 0, 0), False),
+    ("1.119", (1, 119), False),
     ("", (), False), (None, (), False), ("unknown", (), False)])
 def test_releases(version, numbers, broken):
     assert _api.release(version) == numbers and _api.register_broken(version) is broken
@@ -69,7 +72,8 @@ def test_one_spelling_of_a_url(url, normal):
 
 
 @pytest.mark.parametrize("host, loopback", [
-    ("localhost", True), ("127.0.0.1", True), ("127.9.8.7", True), ("::1", True), ("127.0.0.1.example.com", False), ("localhost.example.com", False),
+    ("localhost", True), ("127.0.0.1", True), ("127.9.8.7", True), ("::1", True), ("127.0.0.1.example.com", False),
+    ("localhost.example.com", False),
     ("10.0.0.1", False), ("128.0.0.1", False), ("127.1", False), ("", False), (None, False)])
 def test_loopback(host, loopback):
     assert _api.is_loopback(host) is loopback
@@ -142,7 +146,8 @@ def test_how_long_a_rate_limit_lasts(headers, seconds):
 
 
 @pytest.mark.parametrize("text, words", [
-    ("<html><title>502 Bad Gateway</title>", "502 Bad Gateway"), ("", "Service Unavailable"), ("[Interface]\nPrivateKey = abc", "Service Unavailable"),
+    ("<html><title>502 Bad Gateway</title>", "502 Bad Gateway"), ("", "Service Unavailable"),
+    ("[Interface]\nPrivateKey = abc", "Service Unavailable"),
     ("<title>\x1b[2J\n</title>", "[2J")])
 def test_words_of_an_answer_that_is_no_json(text, words):
     caught = explained(503, text=text or " ")
@@ -165,7 +170,8 @@ class Scripted:
         if isinstance(answer, Exception):
             raise answer
         status, more = answer if isinstance(answer, tuple) else (answer, {})
-        return _api.Response(status, more, json.dumps({"ok": status < 300, "error": "x", "version": "1", "timestamp": "t", "peer": {"id": 1}}))
+        return _api.Response(status, more, json.dumps({"ok": status < 300, "error": "x", "version": "1", "timestamp": "t",
+                                                       "peer": {"id": 1}}))
 
 
 def api(transport, max_wait=60, took=0.0, jitter=lambda low, high: (low + high) / 2, **more):
@@ -179,7 +185,8 @@ def api(transport, max_wait=60, took=0.0, jitter=lambda low, high: (low + high) 
     def sleep(seconds):
         one.waits.append(round(seconds, 2))
         time[0] += seconds
-    one = _api.Api(dict({"url": "https://gate.example.com", "max_wait": max_wait}, **more), transport=transport, clock=clock, sleep=sleep, jitter=jitter)
+    one = _api.Api(dict({"url": "https://gate.example.com", "max_wait": max_wait}, **more), transport=transport, clock=clock, sleep=sleep,
+                   jitter=jitter)
     one.waits = []
     return one
 
@@ -216,7 +223,8 @@ def test_jitter_spreads_and_stays_within_max_wait(random):
     one = api(Scripted(500), 60, jitter=random.uniform)
     with pytest.raises(_api.ApiError):
         one.ping()
-    assert sum(one.waits) <= 60 and all(0.8 * base <= wait + 0.01 and wait <= 1.2 * base + 0.01 for wait, base in zip(one.waits, (2, 3, 4.5, 6.75, 10.125, 15.1875)))
+    assert sum(one.waits) <= 60
+    assert all(0.8 * base <= wait + 0.01 and wait <= 1.2 * base + 0.01 for wait, base in zip(one.waits, (2, 3, 4.5, 6.75, 10.125, 15.1875)))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409])
@@ -273,7 +281,8 @@ def test_what_is_not_known_is_not_sent():
     assert transport.sent == [("GET", "/x?peerId=5")]
 
 
-@pytest.mark.parametrize("identity, word", [({"fingerprint": "AB"}, "machine_fingerprint"), ({"fingerprint": "g" * 64}, "machine_fingerprint"),
+@pytest.mark.parametrize("identity, word", [({"fingerprint": "AB"}, "machine_fingerprint"),
+                                            ({"fingerprint": "g" * 64}, "machine_fingerprint"),
                                             ({"platform": "a\r\nX: y"}, "client_platform"), ({"platform": "ü"}, "client_platform")])
 def test_an_identity_that_is_none_is_refused(identity, word):
     with pytest.raises(_api.ApiError, match=word):

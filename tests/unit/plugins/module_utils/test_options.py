@@ -15,7 +15,8 @@ def params(**given) -> dict:
 
 def test_settings_count_where_nothing_was_given():
     found = _options.reach(params(), SETTINGS)
-    assert found["url"] == "https://gate.example.com" and found["ca_path"] == "/etc/ca.pem" and found["timeout"] == 7 and found["max_wait"] is None
+    assert found["url"] == "https://gate.example.com" and found["ca_path"] == "/etc/ca.pem" and found["timeout"] == 7
+    assert found["max_wait"] is None
     assert set(found) == set(_options.REACH)
 
 
@@ -51,7 +52,8 @@ def test_a_token_as_option_or_file(tmp_path):
     assert _options.secret(params(peers_token="gc_p"), "peers_token") == "gc_p"
 
 
-@pytest.mark.parametrize("value, word", [("abc", "gc_"), ("Bearer gc_x", "gc_"), ("gc_a b", "blank"), ("gc_ü", "blank"), ("gc_a\nX: y", "blank")])
+@pytest.mark.parametrize("value, word", [("abc", "gc_"), ("Bearer gc_x", "gc_"), ("gc_a b", "blank"), ("gc_ü", "blank"),
+                                         ("gc_a\nX: y", "blank")])
 def test_what_is_no_token_is_refused_and_not_shown(value, word):
     with pytest.raises(_api.ApiError) as caught:
         _options.secret(params(token=value))
