@@ -222,8 +222,9 @@ class Agent:
                 if at_once or not 0 <= now - state.get("last_check", 0) < self.settings.get("sync_interval", 300) - 5:
                     api.max_wait = max(0, end - api.clock())
                     self._check(state, api, at_once)
-                if state.get("refused") and state["refused"]["text"]:
-                    state["error"] = {"kind": "config", "text": state["refused"]["text"]}
+                unusable = (state.get("refused") or {}).get("text")
+                if unusable:
+                    state["error"] = {"kind": "config", "text": unusable}
         except _api.ApiError as err:
             state["error"] = {"kind": err.kind, "text": str(err)}
             if err.kind == "rate_limited":
