@@ -148,7 +148,7 @@ def _new_peer(call, name: str, description: str):
     unique, count = name, 1 if call.era.has("no_adoption") else 0
     while call.store.peer_named(unique):
         count += 1
-        unique = "%s-%d" % (name, count) if not call.era.has("no_adoption") else name[:62 - len(str(count))] + "-%d" % count
+        unique = "%s-%d" % (name, count)  # of the 63 characters a name may have, 50 are taken
     android = call.era.has("platform_label") and call.field("platform") == "android"
     try:
         return call.gate.create_peer(unique, description=description, tags="mobile-client" if android else "desktop-client")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import types
 import typing
 
 import eras
@@ -24,7 +25,7 @@ class Reply(typing.NamedTuple):
 
     status: int
     body: dict | str
-    headers: dict = {}
+    headers: typing.Mapping = types.MappingProxyType({})
 
 
 class Refusal(Exception):

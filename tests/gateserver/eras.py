@@ -1,11 +1,11 @@
 """What each release of GateControl can do, as data: which release brought a behaviour, and which one lost it again.
 
-Sources: the vendor's releases 1.5.2 to 1.118.2. Where the exact release of a behaviour is not known, the first release
-it was met in stands here.
+Sources: the vendor's releases 1.5.2 to 1.118.2. Where the exact release of a behaviour is not known, an early one of
+those it may have come with stands here (1.6.1: after 1.5.2; 1.51.0: after 1.50.12).
 """
 from __future__ import annotations
 
-NAMED = {"1.5.2": "1.5.2", "1.50.12": "1.50.12", "1.118.2": "1.118.2", "fixed": "1.119.0"}
+FIXED = "1.119.0"  # the version of the era "fixed", a later release whose register works
 
 SINCE = {
     "client_scope": "1.6.0",         # the client API needs the scope client; before, peers
@@ -71,7 +71,7 @@ class Era:
 
     def __init__(self, name: str):
         self.name = name
-        self.version = NAMED.get(name, name)
+        self.version = FIXED if name == "fixed" else name
         number = _numbers(self.version)
         self._abilities = {
             ability for ability, first in SINCE.items()

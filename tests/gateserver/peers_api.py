@@ -58,7 +58,7 @@ def list_peers(call):
     limit = min(max(leading_int(call.query.get("limit")) or 250, 1), 250)
     offset = max(leading_int(call.query.get("offset")), 0)
     live = call.gate.live()
-    owners = {row["id"]: row["display_name"] or row["username"] for row in call.store.all("SELECT * FROM users")}
+    owners = {user["id"]: user["display_name"] or user["username"] for user in call.store.all("SELECT * FROM users")}
     peers = []
     for row in call.store.all("SELECT * FROM peers ORDER BY created_at, id LIMIT ? OFFSET ?", limit, offset):
         peer, now = shown(call, row), live.get(row["public_key"])

@@ -6,6 +6,7 @@
 """
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -35,6 +36,9 @@ def play(check: str, era: str, profile: str) -> tuple:
 
 
 def main() -> int:
+    if len(sys.argv) < 2 or not os.access(sys.argv[1], os.X_OK):
+        print("usage: play_contract.py PATH/TO/check [ERA…], where PATH/TO/check is a program", file=sys.stderr)
+        return 2
     passed = failed = 0
     for era in sys.argv[2:] or ERAS:
         for profile in PROFILES:
