@@ -98,8 +98,8 @@ def list_tokens(call):
 
 @route("POST", "/api/v1/tokens")
 def create_token(call):
-    call.need_feature("api_tokens")
     _no_tokens(call)
+    call.need_feature("api_tokens")
     return _mint(call)
 
 
@@ -127,8 +127,8 @@ def assign_token(call):
 
 @route("PUT", "/api/v1/tokens/{id}/binding", "binding")
 def set_binding(call):
-    call.need_feature("machine_binding")
     _no_tokens(call)
+    call.need_feature("machine_binding")
     token = _token(call)
     if not isinstance(call.field("enabled"), bool):
         raise refuse(400, "enabled must be a boolean")
@@ -138,8 +138,8 @@ def set_binding(call):
 
 @route("DELETE", "/api/v1/tokens/{id}/binding", "binding")
 def reset_binding(call):
-    call.need_feature("machine_binding")
     _no_tokens(call)
+    call.need_feature("machine_binding")
     call.store.run("UPDATE tokens SET machine_fingerprint = NULL WHERE id = ?", _token(call)["id"])
     return ok()
 

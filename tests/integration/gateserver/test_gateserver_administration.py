@@ -152,6 +152,9 @@ def test_what_other_scopes_open(gate):
     assert gate.get("peer-groups", gate.admin).json() == NO_SCOPE
     assert gate.post("tokens", full, {"name": "t", "scopes": ["peers"]}).json() == {
         "ok": False, "error": "Tokens cannot manage other tokens"}
+    late = [] if gate.era == "1.5.2" else [("PUT", "tokens/1/assign"), ("PUT", "tokens/1/binding"), ("DELETE", "tokens/1/binding")]
+    for method, path in [("DELETE", "tokens/1")] + late:  # whatever the licence
+        assert gate.call(method, path, full, json={}).json() == {"ok": False, "error": "Tokens cannot manage other tokens"}
     assert gate.get("tokens", full).status_code == (200 if gate.era == "1.5.2" else 403)
     assert gate.get("tokens", gate.admin).json() == NO_SCOPE
     if gate.era != "1.5.2":
@@ -305,8 +308,10 @@ def test_the_free_edition(start, era):
         assert (refused.status_code, told["feature"], told["current"], told["limit"]) == (403, "vpn_peers", 3, 3)
     assert client.get("client/config?peerId=%d" % peers[0]["id"], known).status_code == 200
     assert client.put("peers/%d" % peers[1]["id"], {"enabled": True}).status_code == 200
-    refused = client.session().call("POST", "tokens", json={"name": "t", "scopes": ["peers"]})
+    body = {"name": "t", "scopes": ["peers"]}
+    refused = client.session().call("POST", "tokens", json=body)
     assert (refused.status_code, refused.json()["feature"]) == (403, "api_tokens")
+    assert client.post("tokens", client.server.token("full-access"), body).json()["error"] == "Tokens cannot manage other tokens"
 
 
 def test_too_many_peers_for_the_licence_disable_the_oldest(start):
