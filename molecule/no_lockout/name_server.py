@@ -1,0 +1,32 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A name server for one name: name_server.py NAME IPV4-ADDRESS. Every other name does not exist (RFC 1035)."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+NAME, ADDRESS = sys.argv[1].lower(), socket.inet_aton(sys.argv[2])
+A, NO_SUCH_NAME, ANSWER = 1, 3, 0x8580  # ANSWER: authoritative, recursion asked for and available
+
+
+def answer(question: bytes) -> bytes:
+    """The answer to a message with one question."""
+    labels, at = [], 12
+    while question[at]:
+        labels.append(question[at + 1:at + 1 + question[at]].decode("latin-1").lower())
+        at += question[at] + 1
+    known = ".".join(labels) == NAME
+    count = int(known and int.from_bytes(question[at + 1:at + 3], "big") == A)
+    record = (b"\xc0\x0c\0\x01\0\x01" + (60).to_bytes(4, "big") + b"\0\x04" + ADDRESS) * count
+    return question[:2] + (ANSWER | (0 if known else NO_SUCH_NAME)).to_bytes(2, "big") + b"\0\x01" + bytes([0, count, 0, 0, 0, 0]) + question[12:at + 5] + record
+
+
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+    server.bind(("", 53))
+    while True:
+        message, sender = server.recvfrom(4096)
+        if len(message) > 16:
+            server.sendto(answer(message), sender)
