@@ -489,7 +489,8 @@ class Agent:
 
 def metrics(shown):
     """The text of a Prometheus textfile."""
-    labels = '{peer="%s",interface="%s"}' % (shown["peer_name"], shown["interface"])
+    name = re.sub(r'[\\"\n]', "_", str(shown["peer_name"]))
+    labels = '{peer="%s",interface="%s"}' % (name, shown["interface"])
     values = (
         ("beat_success", "gauge", "1 if the last beat was answered", int(shown["last_beat"] == (shown["last_try"] or 0))),
         ("config_refused", "gauge", "1 if the server's config cannot be used here", int(bool((shown["refused"] or {}).get("text")))),

@@ -277,7 +277,7 @@ def _says(body, response):
     return _shown(words or "") or http.client.responses.get(response.status, "no reason")
 
 
-def _seconds(headers):
+def retry_after(headers):
     """How long a 429 says to wait."""
     for name in ("retry-after", "ratelimit-reset"):
         if re.fullmatch(r"\d{1,6}", headers.get(name, "")):
@@ -328,7 +328,7 @@ def explain(what, path, response, body):
         return error("endpoint_missing", "either this release has no %s, or gatecontrol_url is not a GateControl server"
                      % path.split("?")[0])
     if status == 429:
-        seconds = _seconds(response.headers)
+        seconds = retry_after(response.headers)
         return error("rate_limited", "come back in %d s" % seconds, retry_after=seconds)
     if status in (400, 409) and "no available ip" in low:
         return error("conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet")

@@ -35,7 +35,7 @@ FILES = {
 
 def digest(text):
     """SHA-256 of a text (str, taken as UTF-8) or bytes, 64 lower-case hex digits."""
-    return hashlib.sha256(text.encode("utf-8") if isinstance(text, str) else text).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text).hexdigest()
 
 
 def read_text(path):

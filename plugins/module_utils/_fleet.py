@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from . import _api, _peer
 
-STOP = ("licence", "rate_limited", "auth", "scope", "forbidden", "user_disabled", "conflict", "network", "tls", "redirect", "server", "endpoint_missing")
+STOP = ("licence", "rate_limited", "auth", "scope", "forbidden", "user_disabled", "conflict", "network", "proxy", "tls", "redirect", "server",
+        "uncertain", "endpoint_missing")
 
 
 def token_name(peer_name):

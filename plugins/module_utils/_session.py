@@ -39,7 +39,7 @@ class Session:
         form = urllib.parse.urlencode({"username": user, "password": password, "_csrf": csrf.group(1)})
         answer = self._page("POST", "/login", form)
         if answer.status == 429:
-            seconds = int(answer.headers.get("retry-after") or 0)
+            seconds = _api.retry_after(answer.headers)
             raise _api.ApiError("logging in as %s failed: %s; come back in %d s" % (user, LOGINS, seconds), "rate_limited", 429, retry_after=seconds)
         if answer.status != 302 or urllib.parse.urlsplit(answer.headers.get("location", "")).path.rstrip("/").endswith("/login"):
             raise _api.ApiError("logging in as %s failed: the server does not accept this name and password (after 5 failures it locks the name for "

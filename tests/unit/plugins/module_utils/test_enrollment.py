@@ -30,7 +30,7 @@ def test_any_bytes_are_read_back_as_they_were(tmp_path_factory, data):
     path.write_bytes(data)
     text = _enrollment.read_text(str(path))
     _enrollment.write_text(str(path), text)
-    assert path.read_bytes() == data
+    assert path.read_bytes() == data and _enrollment.digest(text) == _enrollment.digest(data)
 
 
 def test_files_are_private_and_folders_too(store):
