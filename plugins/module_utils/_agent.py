@@ -32,6 +32,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where a
 HANDSHAKE_FRESH = 180  # seconds; the server itself calls a peer online until then
 REFUSED_WAIT = (300, 21600)  # seconds before a config that failed is tried again: doubled from the first to the second
 UNREACHED = ("network", "proxy", "tls", "redirect", "protocol", "server", "options")  # errors that prove no way to the server
+LISTS = ("allowed_ips", "dns", "allow_endpoints", "allow_allowed_ips", "allow_dns")  # of the policy
 SILENT_MOST = 86400  # seconds for which a rate limit is believed
 
 # The agent's memory, state.json: times are Unix times, intervals seconds.
@@ -281,6 +282,9 @@ class Agent:
     def rendered(self, offered, policy=None):
         """The file that belongs to a server's text under a local policy. Raises ConfigError."""
         policy = self.settings.get("policy") or {} if policy is None else policy
+        # Ansible lets a list be given as "a,b", and the role hands it on as it was given.
+        policy = {key: [entry.strip() for entry in value.split(",") if entry.strip()] if key in LISTS and isinstance(value, str) else value
+                  for key, value in policy.items()}
         config = _wgconf.parse(offered, allow_hooks=bool(policy.get("allow_hooks")))
         config = _wgconf.override(config, **{key: policy.get(key) for key in (
             "allowed_ips", "dns", "mtu", "table", "fwmark", "listen_port", "persistent_keepalive")})

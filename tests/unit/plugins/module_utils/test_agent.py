@@ -1,6 +1,7 @@
 """The agent's memory may be damaged in any way; and its small texts."""
 from __future__ import annotations
 
+import base64
 import json
 import time
 
@@ -130,3 +131,13 @@ def test_the_fingerprint_is_stable_and_does_not_tell_the_machine_id(tmp_path):
 def test_metrics_of_a_host_that_never_beat(tmp_path):
     text = _agent.metrics(stand(tmp_path).show())
     assert 'gatecontrol_beat_success{peer="web",interface="wg0"} 0' in text and "last_beat_timestamp" not in text and "peer_enabled" not in text
+
+
+def test_lists_of_the_policy_may_be_given_as_text(tmp_path):
+    key = base64.b64encode(bytes(range(1, 33))).decode()
+    offered = "[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/32\nDNS = 10.8.0.1\n\n[Peer]\nPublicKey = %s\nEndpoint = 192.0.2.1:51820\n" \
+              "AllowedIPs = 0.0.0.0/0\n" % (key, key)
+    agent = stand(tmp_path)
+    text = agent.rendered(offered, {"allowed_ips": "10.8.0.0/24, 10.9.0.0/16", "dns": "", "allow_endpoints": "192.0.2.0/24", "allow_allowed_ips": "10.0.0.0/8"})
+    assert "AllowedIPs = 10.8.0.0/24, 10.9.0.0/16\n" in text and "DNS" not in text
+    assert text == agent.rendered(offered, {"allowed_ips": ["10.8.0.0/24", "10.9.0.0/16"], "dns": []})
