@@ -152,3 +152,19 @@ def test_logins_that_are_used_up_say_when_to_come_back(gates, new_host):
     machine.ok("fleet", url=gate.url, hosts=[{"host": "a", "name": gate.name("fleet")}], **ADMIN)
     text = machine.fails("fleet", "rate_limited", url=gate.url, hosts=[{"host": "a", "name": gate.name("fleet")}], **ADMIN)
     assert "come back in" in text and 0 < machine.failure["retry_after"] <= 900
+
+
+def test_a_host_without_a_token_is_repaired_from_what_it_has(fleet, new_host):
+    gate, run = fleet("1.118.2")
+    name = gate.name("fleet")
+    got = run([name], peers_token=gate.peers_token)["hosts"][name]
+    host = new_host()
+    host.ok("peer", url=gate.url, issued_config=got["config"], peer_id=got["peer"]["id"], name=name)
+    assert "gatecontrol_peers_token" in host.fails("peer", "no_secret", url=gate.url)  # its config was never applied
+    host.store.save("issued", got["config"])  # as the agent does when the tunnel is proven
+    host.store.save("enrollment", dict(host.record, hash=got["hash"]))
+    gate.seen()
+    result = host.ok("peer", url=gate.url)
+    assert not result["changed"] and result["hash"] == got["hash"] and result["reporting"] == "none"
+    host.ok("config", hash=result["hash"], stage=True)
+    assert host.store.text("candidate") and gate.calls() == []
