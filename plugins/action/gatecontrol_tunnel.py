@@ -62,10 +62,11 @@ class ActionModule(ActionBase):
                 self._connection.set_option(name, value)
         if verdict is None:
             result.update(failed=True, rolled_back=None, failure={"kind": "unreachable", "status": None},
-                          msg="the host did not come back after the change of %s (%s); it restores its last good config by itself, look at it over another way"
-                              % (interface, trouble or "no verdict"))
+                          msg="the host did not come back after the change of %s (%s); it restores its last good config by itself, look at it over "
+                              "another way" % (interface, trouble or "no verdict"))
         elif not verdict["ok"]:
-            result.update(failed=True, rolled_back=True, changed=False, failure={"kind": "rolled_back", "status": None}, msg=_tunnel.failed(interface, verdict))
+            result.update(failed=True, rolled_back=True, changed=False, failure={"kind": "rolled_back", "status": None},
+                          msg=_tunnel.failed(interface, verdict))
 
     def _ask(self, word):
         """The word to confirm with, the unit's verdict, or None where there is neither yet. Raises AnsibleError where the agent did not answer."""

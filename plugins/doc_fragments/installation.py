@@ -24,6 +24,7 @@ options:
         C(auth_header), C(interface) and C(send_version) as the modules' options of these names.
       - C(policy) takes the options of M(callmetechie.gatecontrol.gatecontrol_config) that begin with C(allow_), and C(allowed_ips), C(dns), C(mtu), C(table),
         C(fwmark), C(listen_port), C(persistent_keepalive).
-      - C(heartbeat_interval) (60), C(sync_interval) (300) and C(confirm_timeout) (40) are in seconds, C(textfile) is the directory of Prometheus' textfile collector.
+      - C(heartbeat_interval) (60), C(sync_interval) (300) and C(confirm_timeout) (40) are in seconds, C(textfile) is the directory of Prometheus'
+        textfile collector.
     type: dict
 """

@@ -540,7 +540,8 @@ def command(store, run, name, words, as_json=False):
     except (AgentError, _tunnel.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
         return 1, str(err)
     except OSError as err:
-        return 1, "%s: %s; %s" % (err.filename or "this host", err.strerror or err, "look into the path and its rights" if os.geteuid() == 0 else "run this as root")
+        advice = "run this as root" if os.geteuid() else "look into the path and its rights"
+        return 1, "%s: %s; %s" % (err.filename or "this host", err.strerror or err, advice)
     failed = bool(shown["error"] and name != "show")
     return int(failed), json.dumps(shown, sort_keys=True) if as_json else described(shown)
 

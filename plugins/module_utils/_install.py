@@ -33,7 +33,8 @@ def interpreter(run, preferred=None):
     for path in (preferred,) if preferred else INTERPRETERS + (sys.executable,):
         if path and run([path, "-IS", "-c", "import sys; sys.exit(sys.version_info < (3, 9))"])[0] == 0:
             return path
-    raise _agent.AgentError("no Python from 3.9 on was found at %s; install python3 or set interpreter" % (preferred or ", ".join(INTERPRETERS)), "settings")
+    tried = preferred or ", ".join(INTERPRETERS)
+    raise _agent.AgentError("no Python from 3.9 on was found at %s; install python3 or set interpreter" % tried, "settings")
 
 
 class Installation:
@@ -42,7 +43,8 @@ class Installation:
     def __init__(self, agent, launcher, units, settings, python=None):
         self.agent, self.store = agent, agent.store
         program = "#!%s -IS\n%s" % (interpreter(agent.run, python), launcher)
-        self.folders = {"/" + _agent.LIBRARY: 0o755, os.path.dirname(_agent.LIBRARY_FILE): 0o755, "/" + _enrollment.ETC: 0o700, "/" + _enrollment.VAR: 0o700}
+        self.folders = {"/" + _agent.LIBRARY: 0o755, os.path.dirname(_agent.LIBRARY_FILE): 0o755,
+                        "/" + _enrollment.ETC: 0o700, "/" + _enrollment.VAR: 0o700}
         self.files = {_agent.LIBRARY_FILE % name: (text, 0o644) for name, text in sources().items()}
         self.files["/" + _agent.LAUNCHER] = (program, 0o755)
         self.files.update({path: (text, 0o644) for path, text in (units or {}).items()})

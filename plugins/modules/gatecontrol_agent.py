@@ -73,7 +73,8 @@ def work(module):
         files = _install.remove(agent, module.check_mode)
         return {"changed": bool(files), "files": files, "diff": {"before": {"files": files}, "after": {"files": []}}}
     if not agent.services.available():
-        raise _agent.AgentError("systemd is not running on this host, and the agent needs it for its timer; use a host that is booted with systemd", "settings")
+        raise _agent.AgentError("systemd is not running on this host, and the agent needs it for its timer; use a host that is booted with systemd",
+                                "settings")
     files = []
     if params["launcher"]:
         installation = _install.Installation(agent, params["launcher"], params["units"], params["settings"], params["interpreter"])

@@ -119,7 +119,8 @@ def work(module):
     if params["state"] != "up":
         return gone(module, agent, interface, unit, params["state"] == "absent")
     if not agent.services.available():
-        raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd", "settings")
+        raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd",
+                                "settings")
     if not module.check_mode:
         agent.wait_idle()
     agent.settings["keep_reachable"] = params["keep_reachable"]

@@ -52,7 +52,8 @@ def test_a_second_time_changes_nothing(installed):
     assert installed.files() == before
 
 
-@pytest.mark.parametrize("path", [_agent.LIBRARY_FILE % "_api", "/" + _agent.LAUNCHER, "/etc/systemd/system/gatecontrol-beat.timer", "/etc/gatecontrol/settings.json"])
+@pytest.mark.parametrize("path", [
+    _agent.LIBRARY_FILE % "_api", "/" + _agent.LAUNCHER, "/etc/systemd/system/gatecontrol-beat.timer", "/etc/gatecontrol/settings.json"])
 @pytest.mark.parametrize("how", ["edited", "removed", "opened"])
 def test_a_file_that_differs_is_put_right_and_no_other(installed, path, how):
     before, place = installed.files(), pathlib.Path(installed.root, path[1:])
@@ -211,7 +212,8 @@ def test_sources_are_the_same_from_files_and_from_a_modules_payload(tmp_path):
             archive.writestr("ansible_collections/%s__init__.py" % folder, "")
         for name in _agent.MODULES + ("_install",):
             archive.write(CHECKOUT / ("plugins/module_utils/%s.py" % name), UTILS + name + ".py")
-    code = "import sys, json; sys.path.insert(0, sys.argv[1]); from %s import _install; json.dump(_install.sources(), sys.stdout)" % UTILS.strip("/").replace("/", ".")
+    package = UTILS.strip("/").replace("/", ".")
+    code = "import sys, json; sys.path.insert(0, sys.argv[1]); from %s import _install; json.dump(_install.sources(), sys.stdout)" % package
     done = subprocess.run([sys.executable, "-IS", "-c", code, str(payload)], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == _install.sources()
     assert all(_install.sources()[name] == (CHECKOUT / ("plugins/module_utils/%s.py" % name)).read_text("utf-8") for name in _agent.MODULES)
@@ -228,7 +230,7 @@ def test_the_agent_needs_no_module_that_it_is_not_made_of(tmp_path):
     launcher.write_text(LAUNCHER, encoding="utf-8")
     pythons = filter(None, map(shutil.which, ("python3.9", "python3.10", "python3.11")))
     oldest = next((python for python in pythons if subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0), sys.executable)
-    for python in {oldest, sys.executable}:
+    for python in sorted({oldest, sys.executable}):
         done = subprocess.run([python, "-IS", str(launcher), "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0 and "gatecontrol-agent show" in done.stdout, done.stderr
         for words in ([], ["dance"], ["verify"], ["show", "me"]):

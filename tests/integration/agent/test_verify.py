@@ -175,7 +175,8 @@ def test_a_host_without_a_token_of_its_own(gate, machine):
     assert machine.agent().verify(wanted(machine))["server"]["last_check"] > machine.now() - 60
 
 
-@pytest.mark.parametrize("there,needs", [("", ["wg", "wg-quick", "ip", "wireguard-go"]), ("wg wg-quick", ["ip", "wireguard-go"]), ("wg wg-quick ip wireguard-go", [])])
+@pytest.mark.parametrize("there,needs", [
+    ("", ["wg", "wg-quick", "ip", "wireguard-go"]), ("wg wg-quick", ["ip", "wireguard-go"]), ("wg wg-quick ip wireguard-go", [])])
 def test_a_new_host_says_what_it_needs(gate, machine, monkeypatch, there, needs):
     monkeypatch.setattr(_agent.shutil, "which", lambda tool, path: "/usr/bin/" + tool if tool in there.split() else None)
     answer = machine.agent().verify(wanted_of_a_new_host(gate))

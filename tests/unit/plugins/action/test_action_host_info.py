@@ -40,7 +40,8 @@ def ask(connection, **args):
 def test_the_agent_is_asked_with_digests_and_no_module_is_sent(script, tmp_path):
     connection = Connection(script(line(ANSWER)))
     settings = {"url": "https://gate.example.com", "proxy": "http://user:secret@proxy:3128", "heartbeat_interval": 60}
-    asked, result = ask(connection, url="https://gate.example.com/", token=" %s\n" % TOKEN, settings=settings, launcher="print()\n", units={"/etc/a.timer": "x"})
+    asked, result = ask(connection, url="https://gate.example.com/", token=" %s\n" % TOKEN, settings=settings, launcher="print()\n",
+                        units={"/etc/a.timer": "x"})
     assert result["asked"] == "agent" and result["in_sync"] and result["changed"] is False and asked.sent == []
     assert len(connection.commands) == 1 and "secret" not in connection.commands[0] and TOKEN not in connection.commands[0]
     verb, words = (tmp_path / "words").read_text("ascii").split()
@@ -106,14 +107,14 @@ def test_it_goes_by_become(script):
 class Api:
     """The server as a peers token sees it."""
 
-    hash, asked = "aa", []
+    hash, error, asked = "aa", None, []
 
     def __init__(self, options):
         self.asked.append(options)
 
     def peer_config(self, peer_id):
-        if isinstance(self.hash, Exception):
-            raise self.hash
+        if self.error:
+            raise self.error
         return {"hash": self.hash}
 
 
@@ -124,12 +125,14 @@ def server(monkeypatch):
     return Api
 
 
-PEERS = {"peers_token": TOKEN, "settings": {"url": "https://gate.example.com", "ca_path": "/on/the/host", "sync_interval": 300}, "controller": {"ca_path": "/here"}}
+PEERS = {"peers_token": TOKEN, "controller": {"ca_path": "/here"},
+         "settings": {"url": "https://gate.example.com", "ca_path": "/on/the/host", "sync_interval": 300}}
 
 
-@pytest.mark.parametrize("hash_,drift", [("aa", []), ("bb", ["the server has a new config"]), (_api.ApiError("no answer", "network"), ["the server: no answer"])])
+@pytest.mark.parametrize("hash_,drift", [
+    ("aa", []), ("bb", ["the server has a new config"]), (_api.ApiError("no answer", "network"), ["the server: no answer"])])
 def test_for_a_host_without_a_token_the_controller_asks(script, tmp_path, server, monkeypatch, hash_, drift):
-    monkeypatch.setattr(server, "hash", hash_)
+    monkeypatch.setattr(server, "error" if isinstance(hash_, Exception) else "hash", hash_)
     _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), **PEERS)
     options, = server.asked
     assert options["token"] == TOKEN and options["ca_path"] == "/here" and options["max_wait"] == 0

@@ -34,7 +34,7 @@ class Server:
     def heartbeat(self, peer_id, **values):
         self.calls.append("heartbeat")
         json.dumps(values, allow_nan=False)
-        assert type(values["uptime"]) is int and values["uptime"] >= 0
+        assert isinstance(values["uptime"], int) and values["uptime"] >= 0
         if self.error:
             raise self.error
         return True
@@ -105,7 +105,8 @@ def test_marked_takes_the_first_answer_and_only_an_object():
     assert _agent.marked("%s[1]\n%s{\n%s{\"a\": 1}\n%s{\"a\": 2}\r\n" % ((_agent.MARKER,) * 4)) == {"a": 1}
 
 
-@pytest.mark.parametrize("seconds,text", [(0, "1970-01-01T00:00:00.000Z"), (1795450782.0847, "2026-11-23T16:19:42.084Z"), (1795450782.9999, "2026-11-23T16:19:42.999Z")])
+@pytest.mark.parametrize("seconds,text", [
+    (0, "1970-01-01T00:00:00.000Z"), (1795450782.0847, "2026-11-23T16:19:42.084Z"), (1795450782.9999, "2026-11-23T16:19:42.999Z")])
 def test_timestamps_are_the_servers(seconds, text):
     assert _agent.timestamp(seconds) == text
 
