@@ -30,13 +30,15 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _checked, params = self.validate_argument_spec(argument_spec=_options.HOST_INFO)
-        token, peers_token, controller = (params.pop(key) for key in ("token", "peers_token", "controller"))
-        if token:
-            params["token_digest"] = _enrollment.digest(token.strip())
-        wanted = _agent.wanted(params, _install.sources())
+        if params["token"]:
+            params["token_digest"] = _enrollment.digest(params["token"].strip())
+        try:
+            wanted = _agent.wanted(params, _install.sources())
+        except _api.ApiError as err:
+            return dict(result, failed=True, msg=str(err), failure=err.failure)
         answer = self._ask_agent(wanted) or self._execute_module("callmetechie.gatecontrol.gatecontrol_host_info", {"wanted": wanted}, task_vars=task_vars)
-        if peers_token and answer.get("in_sync") and answer.get("reporting") == "none" and params["check"]:
-            self._ask_server(dict(params["settings"] or {}, token=peers_token, **(controller or {})), answer)
+        if params["peers_token"] and answer.get("in_sync") and answer.get("reporting") == "none" and params["check"]:
+            self._ask_server(params, dict(params["settings"] or {}, **(params["controller"] or {})), answer)
         result.update(answer)
         return result
 
@@ -48,17 +50,17 @@ class ActionModule(ActionBase):
         answer = _agent.marked(done.get("stdout") or "")
         return dict(answer, changed=False, asked="agent") if answer and answer.get("version") == _api.VERSION else None
 
-    def _ask_server(self, options, answer):
+    def _ask_server(self, params, options, answer):
         """The config check of a host without a token of its own, from here and at most every sync_interval."""
         if answer["now"] - (answer.get("last_check") or 0) < options.get("sync_interval", 300):
             return
         try:
-            api = _api.Api(dict(options, max_wait=0))
+            api = _api.Api(dict(options, url=answer["url"], token=_options.secret(params, "peers_token"), max_wait=0))
             updated = api.peer_config(answer["peer_id"])["hash"] != answer["hash"]
             answer["server"] = {"asked": True, "updated": updated}
             if updated:
                 answer["drift"].append("the server has a new config")
-            else:
+            elif not self._task.check_mode:
                 self._low_level_execute_command("/%s checked" % _agent.LAUNCHER)
         except _api.ApiError as err:
             answer["server"] = {"asked": True, "error": dict(err.failure, text=str(err))}

@@ -192,7 +192,7 @@ class Agent:
         """Report to the server and ask for a new config when that is due; returns what `show` shows.
 
         check: whether the config may be asked for; now: even if it is not due, and if an offer was refused before.
-        What went wrong stands in the result's "error" ({kind, text}); nothing is raised but AgentError.
+        What went wrong with the server or its config stands in the result's "error" ({kind, text}). Raises AgentError, TunnelError, OSError.
         """
         self.check_identity()
         state = self.memory()

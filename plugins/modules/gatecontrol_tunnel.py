@@ -147,12 +147,13 @@ def work(module):
         agent.note(controller=ssh_connection)
     if plan.action == "none":
         _tunnel.apply(agent.run, agent.services, agent.store, interface, plan, config, kept, text)
-        if params["staged"]:
+        if candidate is not None:
             agent.accept()
             agent.store.drop("candidate")
         return result
     if candidate is None:
         agent.store.save("candidate", text)
+        agent.store.drop("offered")  # one that was rolled back may lie there, and is not what runs next
     armable = params["arm"] and agent.services.show([_agent.APPLY], ["LoadState"])[_agent.APPLY].get("LoadState") == "loaded"
     change = agent.arm("controller" if armable and ssh_connection else "server", ssh_connection, params["confirm_timeout"])
     if armable:

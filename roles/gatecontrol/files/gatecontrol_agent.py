@@ -7,7 +7,7 @@
   gatecontrol-agent beat [--json]      report to the server, and ask for a new config when that is due (the timer does it)
   gatecontrol-agent sync [--json]      the same, and ask for a new config now
   gatecontrol-agent verify WANTED      compare the host with what a play wants (base64 of JSON); changes nothing
-  gatecontrol-agent confirm ID         the controller came back: confirm the change under way and wait for its verdict
+  gatecontrol-agent confirm WORD       the controller came back: hand out the word that confirms the change under way, or take it, or give its verdict
   gatecontrol-agent checked            the controller asked the server for this host: note the time
   gatecontrol-agent apply | restore    the work of the unit that changes the tunnel, and what it does if it is killed
   gatecontrol-agent recover            the work of the unit that restores the last good config at boot

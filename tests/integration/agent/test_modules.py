@@ -195,6 +195,24 @@ def test_a_change_that_would_cut_the_controller_off_is_refused(gate, machine, tu
     assert tunnel(staged=True, keep_reachable=False, ssh_connection=SSH)["changed"]
 
 
+@pytest.mark.parametrize("args", [{}, {"staged": True}])
+@pytest.mark.parametrize("differs", [False, True])
+def test_a_config_that_was_rolled_back_is_not_taken_for_what_runs(gate, machine, tunnel, args, differs):
+    """Its text still lies there when the tunnel is asked for again without a new one."""
+    staged(gate, machine, persistent_keepalive=31)
+    machine.silence()
+    assert tunnel(staged=True)["rolled_back"]
+    machine.answering = None
+    before = machine.store.load("enrollment")
+    if differs:
+        machine.links["wg0"]["routes"].clear()
+    result = tunnel(**args)
+    assert result["changed"] is differs and machine.store.load("enrollment") == before
+    machine.beat(now=True)
+    assert machine.store.load("pending") and machine.agent().apply()["ok"]  # so the server's config arrives in the end
+    assert [peer["keepalive"] for peer in machine.links["wg0"]["peers"].values()] == [31]
+
+
 @pytest.mark.parametrize("state", ["down", "absent"])
 def test_down_and_absent(machine, module, tunnel, state):
     path = pathlib.Path(machine.root, "etc/wireguard/wg0.conf")

@@ -12,7 +12,7 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _a
 from connections import AGENT, Connection, action
 
 NAME = "callmetechie.gatecontrol.gatecontrol_host_info"
-ANSWER = {"version": _api.VERSION, "in_sync": True, "drift": [], "reporting": "full", "peer_id": 4, "hash": "aa", "now": 1000.0, "last_check": None}
+ANSWER = {"version": _api.VERSION, "in_sync": True, "url": "https://gate.example.com", "drift": [], "reporting": "full", "peer_id": 4, "hash": "aa", "now": 1000.0, "last_check": None}
 TOKEN = "gc_" + "ab" * 48
 
 
@@ -50,6 +50,12 @@ def test_the_agent_is_asked_with_digests_and_no_module_is_sent(script, tmp_path)
         {"url": "https://gate.example.com", "token_digest": _enrollment.digest(TOKEN), "settings": settings, "launcher": "print()\n",
          "units": {"/etc/a.timer": "x"}}, _install.sources())
     assert "secret" not in json.dumps(result) and TOKEN not in json.dumps(result)
+
+
+def test_a_url_that_is_none_is_an_error_and_asks_nobody(script):
+    connection = Connection(script(line(ANSWER)))
+    _asked, result = ask(connection, url="gate.example.com")
+    assert result["failed"] and "gatecontrol_url" in result["msg"] and result["failure"]["kind"] == "options" and connection.commands == []
 
 
 def test_banners_do_no_harm(script):
@@ -139,6 +145,19 @@ def test_for_a_host_without_a_token_the_controller_asks(script, tmp_path, server
     assert result["drift"] == drift and result["in_sync"] is (not drift) and result["server"]["asked"]
     noted = [words.split()[0] for words in (tmp_path / "words").read_text("ascii").splitlines()]
     assert noted == ["verify"] + ["checked"] * (not drift)
+
+
+def test_in_check_mode_the_host_is_not_told(script, tmp_path, server):
+    asked = action(action_module.ActionModule, Connection(script(line(dict(ANSWER, reporting="none")))), **PEERS)
+    asked._task.check_mode = True
+    assert asked.run(task_vars={})["server"] == {"asked": True, "updated": False}
+    assert [words.split()[0] for words in (tmp_path / "words").read_text("ascii").splitlines()] == ["verify"]
+
+
+@pytest.mark.parametrize("given", ["not a token", "gc_a b"])
+def test_a_peers_token_that_is_none_is_said(script, server, given):
+    _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), **dict(PEERS, peers_token=given))
+    assert server.asked == [] and len(result["drift"]) == 1 and "peers_token" in result["drift"][0] and given not in result["drift"][0]
 
 
 @pytest.mark.parametrize("answer,options", [

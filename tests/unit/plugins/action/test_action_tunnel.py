@@ -61,6 +61,22 @@ def test_a_change_is_armed_and_confirmed_over_a_new_connection(script, tmp_path,
     assert connection.seen == [{"timeout": 3, "ssh_extra_args": "-o Compression=no " + action_module.KEEPALIVE}]
 
 
+def test_the_word_goes_over_one_new_connection_and_comes_back_over_another(script, tmp_path, clock):
+    """What the host hands out once the step is taken: only a connection made after that proves the way."""
+    connection = Connection(script('if [ "$2" = 7 ]; then %s; else %s; fi' % (line({"confirm": "w"}), line(GOOD))))
+    _asked, result = change(connection)
+    assert result == {"changed": True, "action": "restart"} and connection.resets == 2
+    assert (tmp_path / "words").read_text("ascii") == "confirm 7\nconfirm w\n" and connection.options == OPTIONS
+
+
+def test_a_word_whose_verdict_was_lost_is_brought_again(script, tmp_path, clock):
+    words = tmp_path / "words"
+    connection = Connection(script('if [ "$2" = 7 ]; then %s; elif [ "$(wc -l <%s)" -lt 4 ]; then exit 1; else %s; fi' % (
+        line({"confirm": "w"}), words, line(GOOD))))
+    _asked, result = change(connection)
+    assert not result.get("failed") and words.read_text("ascii").split("\n")[1:4] == ["confirm w"] * 3
+
+
 def test_the_hosts_view_of_the_connection_is_asked_without_become_and_only_if_not_given(script, clock, monkeypatch):
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.9 50022 198.51.100.1 22")
     connection = Connection(script(line(GOOD)))
