@@ -33,7 +33,7 @@ VOLATILE = {"port": 2, "handshake": 4, "rx": 5, "tx": 6}  # columns of `wg show 
 # From a host: its network as wg and ip see it, what belongs to the tunnel on disk, and when its units last moved.
 LOOK = """
 echo "# dump"; wg show wg0 dump 2>/dev/null
-echo "# network"; ip -N -o address show scope global | sed 's/ *valid_lft.*//'; ip -N route show table all | grep -v -e ' cache ' -e fe80: -e ff00: | sort; ip -4 rule; ip -6 rule
+echo "# network"; ip -N -o address show scope global | sed 's/^[0-9]*: //; s/ *valid_lft.*//'; ip -N route show table all | grep -v -e ' cache ' -e fe80: -e ff00: | sort; ip -4 rule; ip -6 rule
 echo "# files"; for file in /etc/wireguard/* /etc/resolv.conf /etc/systemd/system/wg-quick@*/*; do if [ -f "$file" ]; then sha256sum "$file"; fi; done
 echo "# inodes"; stat -c '%n %i %y %a' /etc/wireguard/*
 echo "# units"; systemctl show wg-quick@wg0 -p ActiveState -p UnitFileState
