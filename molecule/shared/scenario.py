@@ -106,9 +106,10 @@ class Scenario:
 
     # -- hosts
 
-    def on(self, host: str, command: str, check: bool = True) -> str:
+    def on(self, host: str, command: str, check: bool = True, timeout: float = 60) -> str:
         """Run a shell command on a host as root; returns its output."""
-        done = subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), "exec", self.mark, host, "--", "sh", "-c", command], capture_output=True, text=True, check=False)
+        done = subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), "exec", self.mark, host, "--", "timeout", str(timeout), "sh", "-c", command],
+                              capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, "%s: %s\n%s%s" % (host, command, done.stdout, done.stderr)
         return done.stdout
 

@@ -41,8 +41,12 @@ class CallbackModule(CallbackBase):
     def name(task) -> str:
         return task.get_name().rpartition(" : ")[2]
 
+    def meant(self, task) -> bool:
+        """Whether TRACE_KILL names this task; an include of that name is none."""
+        return self.name(task) == self.task and not task.action.endswith("include_tasks")
+
     def v2_playbook_on_task_start(self, task, is_conditional) -> None:
-        if self.when == "during" and self.name(task) == self.task:
+        if self.when == "during" and self.meant(task):
             threading.Timer(float(os.environ.get("TRACE_KILL_DELAY", "0.5")), kill).start()
 
     v2_playbook_on_handler_task_start = v2_playbook_on_task_start
@@ -51,7 +55,7 @@ class CallbackModule(CallbackBase):
         name = self.name(result.task)
         self.file.write(json.dumps({"host": result.host.get_name(), "task": name, "action": result.task.action, "state": state,
                                     "result": result.result}, default=str) + "\n")
-        if self.when == "after" and name == self.task:
+        if self.when == "after" and self.meant(result.task):
             kill()
 
     def v2_runner_on_ok(self, result) -> None:

@@ -1,0 +1,19 @@
+"""A host reboots: tunnel and timer come back by themselves."""
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from scenario import until
+
+
+def test_tunnel_and_timer_come_back(room):
+    peers, mark = {name: peer["id"] for name, peer in room.peers().items()}, room.mark_log()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda words: room.room("reboot", *words), [("deb11",), ("deb12", "--hard"), ("deb13",)]))
+    for host in room.hosts:
+        assert until(lambda host=host: room.on(host, "wg show wg0 latest-handshakes | grep -v '\\s0$'", check=False), 180), host
+        assert room.on(host, "systemctl is-active gatecontrol-beat.timer wg-quick@wg0").split() == ["active", "active"]
+        assert until(lambda host=host: room.log(since=mark, peer_id=peers[host], event="heartbeat", status=200), 270), "%s does not beat" % host
+    run = room.play().ok()
+    assert not any(run.changed(host) for host in room.hosts), run.text
+    assert {name: peer["id"] for name, peer in room.peers().items()} == peers

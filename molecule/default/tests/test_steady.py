@@ -1,0 +1,105 @@
+"""Enrolled hosts: traffic, beats, a run that finds everything in order, check mode."""
+from __future__ import annotations
+
+import json
+import re
+
+
+def echo(room, host: str, size: int) -> str:
+    """Send bytes through the tunnel to the hub's echo service, from a host; returns what it says came back."""
+    program = ("import socket; s = socket.create_connection((%r, 7), 10); data = bytes(range(256)) * %d; s.sendall(data)\n"
+               "s.shutdown(socket.SHUT_WR); got = b''.join(iter(lambda: s.recv(65536), b''))\n"
+               "print(len(got) if got == data else '%%d bytes, or other ones' %% len(got))" % (room.gateway, size // 256))
+    return room.on(host, "python3 -c \"%s\"" % program).strip()
+
+
+def test_traffic_goes_through_the_tunnel_and_is_counted_at_both_ends(room):
+    size, mark = 25600, room.mark_log()
+    before = room.peers()
+    for host in room.hosts:
+        assert echo(room, host, size) == str(size)
+    after = room.peers()
+    echoes = {entry["peer_id"]: entry["body"]["bytes"] for entry in room.log(since=mark, event="echo")}
+    for host in room.hosts:
+        peer = after[host]
+        assert echoes[peer["id"]] == size
+        for side in ("transfer_rx", "transfer_tx"):
+            assert peer[side] - before[host][side] >= size, (host, side)
+        assert room.shown(host)["rx_bytes"] >= size and room.shown(host)["tx_bytes"] >= size
+
+
+def test_the_enrollment_took_two_requests_and_the_beat_was_answered(room):
+    for host in room.hosts:
+        asked = [(entry["event"], entry["status"], entry.get("body")) for entry in room.log(token=host)]
+        begin = max(number for number, (event, _status, _body) in enumerate(asked) if event == "register")
+        assert [entry[:2] for entry in asked[begin:begin + 2]] == [("register", 201), ("heartbeat", 200)], host
+        beat = asked[begin + 1][2]
+        assert beat["connected"] is True and beat["hostname"] == host and beat["rxBytes"] > 0 and beat["txBytes"] > 0
+        assert room.shown(host)["error"] is None and room.shown(host)["peer_enabled"] is True
+
+
+def test_a_second_run_changes_nothing_asks_once_and_runs_no_module(room):
+    mark = room.mark_log()
+    run = room.play("-vvv").ok()
+    requests = [entry for entry in room.log(since=mark) if entry.get("method") and entry["event"] not in ("heartbeat", None)]
+    for host, peer in room.peers().items():
+        assert run.changed(host) == []
+        assert [entry["event"] for entry in requests if entry.get("peer_id") == peer["id"]] == ["config/check"], host
+        assert run.seen(host)["asked"] == "agent" and run.seen(host)["in_sync"] is True
+    assert len(requests) == len(room.hosts)
+    commands = [line for line in run.text.splitlines() if "SSH: EXEC" in line]
+    assert len(commands) == len(room.hosts) and all("gatecontrol-agent verify" in line for line in commands), commands
+    assert "AnsiballZ" not in run.text
+
+
+def test_check_mode_on_an_enrolled_host_is_in_sync(room):
+    run = room.play("--check", "--diff").ok()
+    assert {host: run.changed(host) for host in room.hosts} == {host: [] for host in room.hosts}
+
+
+def test_check_mode_tells_a_pending_change_and_makes_none(room):
+    before = room.everywhere("wg showconf wg0; ip -br address show wg0; cat /etc/wireguard/wg0.conf /etc/gatecontrol/* /var/lib/gatecontrol/issued.conf")
+    peers = room.peers()
+    room.everywhere("gatecontrol-agent checked")  # or the agent might be first to ask
+    room.ask("settings", values={"mtu": "1380"})
+    try:
+        run = room.play("--check", "--diff").ok()
+        for host in room.hosts:
+            assert "the server has a new config" in run.seen(host)["drift"]
+            assert "Read the config" in run.changed(host), run.text
+        assert "+MTU = 1380" in run.text and "-MTU = 1420" in run.text
+        assert room.everywhere("wg showconf wg0; ip -br address show wg0; cat /etc/wireguard/wg0.conf /etc/gatecontrol/* /var/lib/gatecontrol/issued.conf") == before
+        columns = ("id", "enabled", "description", "public_key")
+        assert {name: [peer[key] for key in columns] for name, peer in room.peers().items()} == {
+            name: [peer[key] for key in columns] for name, peer in peers.items()}
+    finally:
+        room.ask("settings", values={"mtu": "1420"})
+    assert not any(room.play().ok().changed(host) for host in room.hosts)
+
+
+def secrets_of(room) -> list:
+    """Every private and preshared key on the hosts, and every token."""
+    found = []
+    for host in room.hosts:
+        found += re.findall(r"(?:PrivateKey|PresharedKey) = (\S+)", room.on(host, "cat /etc/wireguard/wg0.conf"))
+        found.append(room.on(host, "cat /etc/gatecontrol/token").strip())
+    assert len(set(found)) == 3 * len(room.hosts)
+    return found
+
+
+def test_no_secret_is_in_output_logs_or_the_journal(room):
+    room.on("deb11", "rm /etc/wireguard/wg0.conf; systemctl stop wg-quick@wg0")
+    room.on("deb12", "sed -i 's/^PersistentKeepalive.*/PersistentKeepalive = 7/' /etc/wireguard/wg0.conf")
+    room.on("deb13", "wg genkey | wg set wg0 private-key /dev/stdin")
+    texts = {}
+    checked = room.play("-vvv", "--check", "--diff")
+    repaired = room.play("-vvv", "--diff").ok()
+    assert "PrivateKey = " in repaired.text, "--diff showed no config"
+    secrets = secrets_of(room)
+    texts["check mode"], texts["repair"] = checked.text + json.dumps(checked.results), repaired.text + json.dumps(repaired.results)
+    for host in room.hosts:
+        texts["journal of " + host] = room.on(host, "journalctl --no-pager --output=verbose")
+        texts["agent on " + host] = room.on(host, "gatecontrol-agent show; gatecontrol-agent show --json; gatecontrol-agent sync")
+        texts["command lines on " + host] = room.on(host, "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' ' '")
+    for place, text in texts.items():
+        assert [secret for secret in secrets if secret in text] == [], place
