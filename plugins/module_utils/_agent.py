@@ -155,6 +155,14 @@ class Agent:
                 "platform": client_platform(), "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
         return self._api
 
+    def publish(self, shown):
+        """Write the metrics where the settings want them. Raises AgentError where that directory is missing."""
+        folder = self.settings.get("textfile")
+        if folder and not os.path.isdir(folder):
+            raise AgentError("the directory %s for the metrics is missing; create it or correct gatecontrol_textfile_dir" % folder, "settings")
+        if folder:
+            _enrollment.write_text(os.path.join(folder, "gatecontrol.prom"), metrics(shown), 0o644)
+
     def memory(self):
         """What the last beat left behind; what is damaged counts as forgotten."""
         known = self.store.load("state") or {}
@@ -232,10 +240,7 @@ class Agent:
                 state["not_before"] = now + min(err.details["retry_after"], SILENT_MOST)
         state["requests"] = self._api.requests if self._api else 0
         self.store.save("state", state)
-        shown = self.show(state, link)
-        if self.settings.get("textfile"):
-            _enrollment.write_text(os.path.join(self.settings["textfile"], "gatecontrol.prom"), metrics(shown), 0o644)
-        return shown
+        return self.show(state, link)
 
     def _check(self, state, api, at_once):
         """Ask for a new config and start its application, which is a unit of its own: the beat's cannot change the network."""
@@ -537,6 +542,8 @@ def command(store, run, name, words, as_json=False):
             verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
             return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
         shown = agent.show() if name == "show" else agent.beat(now=name == "sync")
+        if name != "show":
+            agent.publish(shown)
     except (AgentError, _tunnel.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
         return 1, str(err)
     except OSError as err:

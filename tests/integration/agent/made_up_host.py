@@ -109,6 +109,10 @@ class Machine(FakeHost):
     def beat(self, **how) -> dict:
         return self.agent().beat(**how)
 
+    def publish(self) -> None:
+        agent = self.agent()
+        agent.publish(agent.beat())
+
     def pass_by(self, seconds: float, handshake: bool = True) -> None:
         """Time passes; with or without handshakes meanwhile."""
         self.time += seconds

@@ -359,7 +359,7 @@ def test_without_an_enrollment_or_a_machine_id(gate, machine):
 def test_the_textfile_for_prometheus(gate, host, tmp_path_factory):
     folder = tmp_path_factory.mktemp("textfile")
     host.set(textfile=str(folder))
-    host.beat()
+    host.publish()
     text = (folder / "gatecontrol.prom").read_text(encoding="utf-8")
     assert (folder / "gatecontrol.prom").stat().st_mode & 0o777 == 0o644
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
@@ -371,17 +371,27 @@ def test_the_textfile_for_prometheus(gate, host, tmp_path_factory):
         assert "# TYPE %s " % name in text and "# HELP %s " % name in text
     gate.fault("status", "heartbeat", status=401)
     host.pass_by(60)
-    host.beat()
+    host.publish()
     assert "gatecontrol_beat_success%s 0" % labels in (folder / "gatecontrol.prom").read_text(encoding="utf-8")
 
 
-def test_a_textfile_that_cannot_be_written_is_said_and_costs_no_beat(gate, host, tmp_path_factory):
-    blocked = tmp_path_factory.mktemp("textfile") / "file"
-    blocked.touch()
-    host.set(textfile=str(blocked / "below"))
+@pytest.mark.parametrize("how", ["missing", "read-only"])
+def test_a_textfile_that_cannot_be_written_is_said_and_costs_no_beat(gate, host, tmp_path_factory, monkeypatch, how):
+    folder = tmp_path_factory.mktemp("textfile") / ("there" if how == "read-only" else "missing")
+    write_text = _enrollment.write_text
+
+    def refuse(path, *words):
+        if path.startswith(str(folder)):
+            raise OSError(30, "Read-only file system", path)
+        write_text(path, *words)
+    if how == "read-only":
+        folder.mkdir()
+        monkeypatch.setattr(_enrollment, "write_text", refuse)
+    host.set(textfile=str(folder))
     status, said = _agent.command(host.store, host.run, "beat", [])
-    assert status == 1 and str(blocked) in said and "\n" not in said
+    assert status == 1 and str(folder) in said and "\n" not in said
     assert host.store.load("state")["last_beat"] and gate.calls() == ["heartbeat", "config/check"]
+    assert host.agent().prove() is None and folder.exists() is (how == "read-only")  # a change of the tunnel does not depend on it
 
 
 def test_show_for_a_person_and_for_a_program(gate, host):
