@@ -2,8 +2,9 @@
 
   .venv/bin/python tests/benchmark/bench.py [--rounds N] [--hosts 5 20] [--only PART ...] [--profile]
 
-Root makes the hosts and the server. Ansible itself runs as `nobody`, logs in as `ops`, and both ping and play use sudo on the hosts. Where nobody may not
-enter the folders of the checkout or of Python, it gets a mount namespace in which it may; nothing else of the machine changes, and nothing stays.
+Root makes the hosts and the server. Ansible itself runs as `nobody`, logs in as `ops`, and both ping and play use sudo on the hosts. Where
+nobody may not enter the folders of the checkout or of Python, it gets a mount namespace in which it may; nothing of the machine changes for
+others, and nothing stays.
 """
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ import json, os, subprocess, sys, time
 for line in sys.stdin:
     job = json.loads(line)
     begin, before = time.monotonic(), os.times()
-    done = subprocess.run(job["argv"], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=job["cwd"], env=job["env"], check=False)
+    done = subprocess.run(job["argv"], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=job["cwd"], env=job["env"])
     after = os.times()
     print(json.dumps({"rc": done.returncode, "out": done.stdout, "err": done.stderr, "seconds": time.monotonic() - begin,
                       "cpu": after[2] + after[3] - before[2] - before[3]}), flush=True)
@@ -109,8 +110,8 @@ class Controller:
             words = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", "; ".join(steps + ['exec "$@"']), "sh", *words]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
         self.environment = {
-            "HOME": str(folder / "home"), "PATH": "%s:/usr/bin:/bin:/usr/sbin:/sbin" % (pathlib.Path(sys.executable).parent), "LC_ALL": "C.UTF-8",
-            "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+            "HOME": str(folder / "home"), "PATH": "%s:/usr/bin:/bin:/usr/sbin:/sbin" % pathlib.Path(sys.executable).parent,
+            "LC_ALL": "C.UTF-8", "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
 
     def owns(self, *paths: pathlib.Path) -> None:
         for path in paths:
@@ -168,14 +169,16 @@ class Room:
     def _make(self) -> None:
         self.stack.callback(self.hosts, "down", RUN)
         say("starting %d hosts" % len(self.names))
-        self.hosts("up", RUN, "--server", "--hosts", *["%s:%s:ready" % (name, SUITES[number % len(SUITES)]) for number, name in enumerate(self.names)])
+        suites = ["%s:%s:ready" % (name, SUITES[number % len(SUITES)]) for number, name in enumerate(self.names)]
+        self.hosts("up", RUN, "--server", "--hosts", *suites)
         tls = pathlib.Path(self.hosts("ca", RUN).strip())
         record = json.loads((tls.parent / "run.json").read_text("utf-8"))
         self.containers = {name: host["container"] for name, host in record["hosts"].items()}
         address = record["server"]["address"]
         self.server = Server(
-            "--host", address, "--port", "8443", "--era", "fixed", "--tls", str(tls / "server.pem"), str(tls / "server.key"), "--wireguard", INTERFACE,
-            "--subnet", SUBNET, "--endpoint", address + ":51820", "--echo", "7", "--rate-limit", "1000000", under=("ip", "netns", "exec", record["server"]["netns"]))
+            "--host", address, "--port", "8443", "--era", "fixed", "--tls", str(tls / "server.pem"), str(tls / "server.key"),
+            "--wireguard", INTERFACE, "--subnet", SUBNET, "--endpoint", address + ":51820", "--rate-limit", "1000000",
+            under=("ip", "netns", "exec", record["server"]["netns"]))
         self.stack.callback(self.server.stop)
         self.server.ask("settings", values={"allowed_ips": SUBNET})
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="gatecontrol-bench-"))
@@ -209,8 +212,8 @@ class Room:
             self.inventory["hosts"][name]["gatecontrol_token"] = self.server.token("client", name)
         self.save_inventory()
         (self.folder / "ansible.cfg").write_text(
-            "[defaults]\ninventory=%s/inventory.yml\ncollections_path=%s\nforks=20\n[ssh_connection]\npipelining=True\ncontrol_path_dir=%s/cp\n"
-            % (self.folder, self.folder, self.folder), "utf-8")
+            "[defaults]\ninventory={0}/inventory.yml\ncollections_path={0}\nforks=20\n"
+            "[ssh_connection]\npipelining=True\ncontrol_path_dir={0}/cp\n".format(self.folder), "utf-8")
         collection.copy(self.folder)  # what is measured stays the same, whatever happens to the checkout meanwhile
 
     def save_inventory(self) -> None:
@@ -242,7 +245,7 @@ class Room:
 
 
 def per_host(entries: list, hosts: list, aside: tuple = ()) -> dict:
-    """{host: [method and path of each request with its token]}; what stands in `aside` is left out. Raises BenchError for requests of others."""
+    """{host: [method and path of each request with its token]}, without the paths in `aside`. Raises BenchError for requests of others."""
     found: dict = {name: [] for name in hosts}
     for entry in entries:
         shown = "%s %s" % (entry["method"], entry["path"])
@@ -271,16 +274,18 @@ def enroll(room: Room, options: argparse.Namespace) -> dict:
     for name in room.names:
         room.inventory["hosts"][name]["plain_peer_id"] = peers[name]
     room.save_inventory()
-    return {"api_requests_per_host": whole(statistics.mean(len(requests) for requests in found.values())), "seconds": round(done["seconds"], 2), "hosts": len(first)}
+    return {"api_requests_per_host": whole(statistics.mean(len(requests) for requests in found.values())),
+            "seconds": round(done["seconds"], 2), "hosts": len(first)}
 
 
 def counted(room: Room, hosts: list, play) -> dict:
     """Module runs, commands over SSH and who answered, of one run: counted in Ansible's own trace and results."""
     results = room.folder / "home" / "results.json"
-    done = play("-vvv", ANSIBLE_LOAD_CALLBACK_PLUGINS="1", ANSIBLE_CALLBACK_PLUGINS=str(room.folder / "callbacks"), ANSIBLE_CALLBACKS_ENABLED="counting",
-                COUNTING_FILE=str(results))
+    done = play("-vvv", ANSIBLE_LOAD_CALLBACK_PLUGINS="1", ANSIBLE_CALLBACK_PLUGINS=str(room.folder / "callbacks"),
+                ANSIBLE_CALLBACKS_ENABLED="counting", COUNTING_FILE=str(results))
     answers = json.loads(results.read_text("utf-8"))
-    return {"module_runs": done["out"].count("Using module file "), "ssh_commands": len(re.findall(r"^<[^>]+> SSH: EXEC ", done["out"], re.MULTILINE)),
+    return {"module_runs": done["out"].count("Using module file "),
+            "ssh_commands": len(re.findall(r"^<[^>]+> SSH: EXEC ", done["out"], re.MULTILINE)),
             "asked": {name: [answer["asked"] for answer in answers if answer["host"] == name and answer["asked"]] for name in hosts}}
 
 
@@ -292,7 +297,7 @@ def steady(room: Room, options: argparse.Namespace) -> dict:
     room.play("plain.yml", hosts)
     pinged = counted(room, hosts, lambda *words, **environment: room.ping(hosts, *words, **environment))
     if pinged["module_runs"] != len(hosts):
-        raise BenchError("%d module runs were counted for a ping of %d hosts: Ansible's trace has changed" % (pinged["module_runs"], len(hosts)))
+        raise BenchError("%d module runs counted for a ping of %d hosts: Ansible's trace has changed" % (pinged["module_runs"], len(hosts)))
     played = counted(room, hosts, lambda *words, **environment: room.play("site.yml", hosts, *words, **environment))
     if any(asked not in (["agent"], ["module"]) for asked in played["asked"].values()):
         raise BenchError("not every host told who answered: %s" % played["asked"])
@@ -316,16 +321,17 @@ def steady(room: Room, options: argparse.Namespace) -> dict:
                 if kind == "play":
                     requests.update(len(made) for made in seen.values())
                     changed += done["changed"]
-        say("round %d: %s; load %.1f" % (number + 1, "; ".join("%s hosts: %s" % (count, ", ".join(
-            "%s %.2f s" % (kind, values[-1]) for kind, values in kinds.items())) for count, kinds in found["seconds"].items()), os.getloadavg()[0]))
+        shown = ["%s hosts: %s" % (count, ", ".join("%s %.2f s" % (kind, values[-1]) for kind, values in kinds.items()))
+                 for count, kinds in found["seconds"].items()]
+        say("round %d: %s; load %.1f" % (number + 1, "; ".join(shown), os.getloadavg()[0]))
     few = options.hosts[0]
 
     def ratio(count: int, to: str) -> float:
         values = found["seconds"][str(count)]
         return round(statistics.median(values["play"]) / statistics.median(values[to]), 3)
 
-    found.update(module_runs_per_host=whole(played["module_runs"] / few), ssh_commands_per_host=whole(played["ssh_commands"] / few), api_requests_per_host=max(requests),
-                 changed=changed, ping_ratio=ratio(few, "ping"), plain_ratio=ratio(few, "plain"))
+    found.update(module_runs_per_host=whole(played["module_runs"] / few), ssh_commands_per_host=whole(played["ssh_commands"] / few),
+                 api_requests_per_host=max(requests), changed=changed, ping_ratio=ratio(few, "ping"), plain_ratio=ratio(few, "plain"))
     for count in options.hosts[1:]:
         found["ping_ratio_%d" % count] = ratio(count, "ping")
     if options.profile:
@@ -337,7 +343,8 @@ def profile(room: Room, hosts: list, rounds: int) -> dict:
     """{task: {what: milliseconds of the controller's CPU for one host}}, medians; printed too."""
     notes = room.folder / "home" / "profile"
     for _round in range(rounds):
-        room.controller.run(sys.executable, str(room.folder / "profile_play.py"), str(notes), str(room.folder / "site.yml"), "-l", ",".join(hosts))
+        room.controller.run(
+            sys.executable, str(room.folder / "profile_play.py"), str(notes), str(room.folder / "site.yml"), "-l", ",".join(hosts))
     spent: dict = {}
     for line in notes.read_text("utf-8").splitlines():
         task, parts = json.loads(line)
@@ -365,9 +372,10 @@ def beat(room: Room, options: argparse.Namespace) -> dict:
             if runs[-1]["rc"] or "POST /api/v1/client/heartbeat" not in made:
                 raise BenchError("the beat of %s ended with %d and made the requests %s" % (name, runs[-1]["rc"], made))
             requests.add(len(made))
-        found[SUITES[room.names.index(name)]] = {key: statistics.median(one[key] for one in runs) for key in ("cpu_s", "rss_mb")}
-    return {"cpu_s": round(max(one["cpu_s"] for one in found.values()), 3), "rss_mb": round(max(one["rss_mb"] for one in found.values()), 1),
-            "api_requests": max(requests), "by_release": {suite: {key: round(value, 3) for key, value in one.items()} for suite, one in found.items()}}
+        found[SUITES[room.names.index(name)]] = {
+            key: round(statistics.median(one[key] for one in runs), digits) for key, digits in (("cpu_s", 3), ("rss_mb", 1))}
+    return {"cpu_s": max(one["cpu_s"] for one in found.values()), "rss_mb": max(one["rss_mb"] for one in found.values()),
+            "api_requests": max(requests), "by_release": found}
 
 
 def change(room: Room, _options: argparse.Namespace) -> dict:
@@ -412,14 +420,16 @@ def table(found: dict) -> None:
             medians = {kind: statistics.median(values) for kind, values in kinds.items()}
             rows += [("steady, %s hosts: %s" % (count, name), "%.2f s" % medians[kind], "%.2f x ping" % (medians[kind] / medians["ping"]),
                       "controller %.2f s CPU" % statistics.median(found["steady"]["cpu_s"][count][kind]))
-                     for kind, name in (("ping", "ansible -b -m ping"), ("play", "the role"), ("plain", "uri, copy, systemd"))]
-        rows.append(("steady, per host", "%g module runs" % found["steady"]["module_runs_per_host"], "%g API requests" % found["steady"]["api_requests_per_host"],
-                     "%d changed" % found["steady"]["changed"]))
+                     for kind, name in (("ping", "ansible -b -m ping"), ("play", "the role"), ("plain", "uri, copy, systemd")) if kind in kinds]
+        steadily = found["steady"]
+        rows.append(("steady, per host", "%g module runs" % steadily["module_runs_per_host"],
+                     "%g API requests" % steadily["api_requests_per_host"], "%d changed" % steadily["changed"]))
     if "enroll" in found:
         rows.append(("enrollment, %d hosts" % found["enroll"]["hosts"], "%.1f s" % found["enroll"]["seconds"],
                      "%g API requests" % found["enroll"]["api_requests_per_host"], ""))
     if "beat" in found:
-        rows.append(("beat", "%.3f s CPU" % found["beat"]["cpu_s"], "%.1f MB" % found["beat"]["rss_mb"], "%d API request" % found["beat"]["api_requests"]))
+        rows.append(("beat", "%.3f s CPU" % found["beat"]["cpu_s"], "%.1f MB" % found["beat"]["rss_mb"],
+                     "%d API request" % found["beat"]["api_requests"]))
     if "change" in found:
         rows.append(("change of a peer", "%d of %d packets lost" % (found["change"]["packets_lost"], SENT), "", ""))
     for row in rows:
@@ -428,15 +438,17 @@ def table(found: dict) -> None:
 
 def versions() -> dict:
     from ansible.release import __version__
-    return {"ansible_core": __version__, "python": platform.python_version(), "kernel": platform.release(), "cores": len(os.sched_getaffinity(0)),
-            "load": [round(value, 2) for value in os.getloadavg()], "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    return {"ansible_core": __version__, "python": platform.python_version(), "kernel": platform.release(),
+            "cores": len(os.sched_getaffinity(0)), "load": [round(value, 2) for value in os.getloadavg()],
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement; medians are taken (default: %(default)s)")
     parser.add_argument("--hosts", type=int, nargs="+", default=[5, 20], metavar="N", help="how many at a time (default: 5 20)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help="of %s; the enrollment always happens" % ", ".join(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
+                        help="of %s; the enrollment always happens" % ", ".join(PARTS))
     parser.add_argument("--profile", action="store_true", help="also print where the controller's time goes in a steady run")
     parser.add_argument("--output", type=pathlib.Path, default=CHECKOUT / "build" / "bench.json")
     options = parser.parse_args()

@@ -26,6 +26,7 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result):
         answer = result._result
-        self.answers.append({"host": result._host.get_name(), "action": result._task.action, "changed": answer.get("changed"), "asked": answer.get("asked")})
+        self.answers.append({"host": result._host.get_name(), "action": result._task.action,
+                             "changed": answer.get("changed"), "asked": answer.get("asked")})
         with open(os.environ["COUNTING_FILE"], "w", encoding="utf-8") as file:
             json.dump(self.answers, file)

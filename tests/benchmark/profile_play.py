@@ -1,8 +1,8 @@
 """Where the controller's time goes in a play: runs ansible-playbook and notes the CPU time of what each task does on each host.
 
-  profile_play.py FILE ARGUMENTS...   appends lines of JSON to FILE: [task, {what: seconds of CPU}]; the play's own process is the task "(main)"
+  profile_play.py FILE ARGUMENTS...   appends lines of JSON to FILE: [task, {what: seconds of CPU}]; "(main)" is the play's own process
 
-What is noted is what Ansible 2.19 to 2.21 has; the times overlap where one contains the other. bench.py --profile runs it and takes medians.
+What is noted is what Ansible 2.19 to 2.21 has; times overlap where one contains the other. bench.py --profile runs it and takes medians.
 """
 from __future__ import annotations
 
