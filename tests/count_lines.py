@@ -5,6 +5,7 @@ import ast
 import pathlib
 import tokenize
 
+TEXTS = ("DOCUMENTATION", "EXAMPLES", "RETURN", "TOKEN", "IDENTITY", "PEERS_TOKEN", "INFO")  # of modules and doc fragments
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -19,8 +20,7 @@ def count(path: pathlib.Path) -> int:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
             lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("DOCUMENTATION", "EXAMPLES", "RETURN", "TOKEN", "IDENTITY", "PEERS_TOKEN", "INFO") \
-                and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in TEXTS and isinstance(getattr(node.value, "value", None), str):
             lines -= set(range(node.lineno, node.end_lineno + 1))
     return len(lines)
 

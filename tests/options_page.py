@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Makes docs/options.md of the role's argument_specs.yml; a test fails when the page is out of date.
 
   options_page.py         print the page
@@ -21,8 +20,8 @@ INTRO = """# Options of the role
 Made from `roles/gatecontrol/meta/argument_specs.yml` by `tests/options_page.py`; `ansible-doc -t role callmetechie.gatecontrol.gatecontrol` shows the same.
 The options of the modules are shown by `ansible-doc callmetechie.gatecontrol.gatecontrol_peer` and so on.
 
-Every option is a variable: set it in the inventory, in the play or with `-e`. An option without a default is not set at all; leave it out to have the server's or the
-host's own way. Keep tokens in a vault. Times are in seconds.
+Every option is a variable: set it in the inventory, in the play or with `-e`. An option without a default is not set at all; leave it out to have
+the server's or the host's own way. Keep tokens in a vault. Times are in seconds.
 """
 
 

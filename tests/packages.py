@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Prints a shell script that installs the packages the role names for a distribution and looks for the tools they should bring.
 
   packages.py debian|fedora|rhel|suse|arch

@@ -45,7 +45,10 @@ while read -r core python; do
     continue
   fi
   environment=build/core-$core
-  [ -x "$environment/bin/ansible-test" ] || { "$found" -m venv "$environment" && "$environment/bin/pip" install -q --disable-pip-version-check --pre "ansible-core==$core" 2>&1 | grep -v '^WARNING: Location' || true; }
+  if [ ! -x "$environment/bin/ansible-test" ]; then
+    "$found" -m venv "$environment"
+    "$environment/bin/python" -m pip install -q --disable-pip-version-check --pre "ansible-core==$core"
+  fi
   case $core in
     *rc*|*b*) run "$root/$environment/bin" || echo "sanity: NOTED: the pre-release $core finds the above" ;;
     *) run "$root/$environment/bin" ;;

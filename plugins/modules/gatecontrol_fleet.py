@@ -117,7 +117,8 @@ EXAMPLES = r"""
 RETURN = r"""
 hosts:
   description:
-    - What each host got, by its name in the play. C(peer) and C(created), and C(token) with an administrator's session or C(config) and C(hash) with a peers token.
+    - What each host got, by its name in the play. C(peer) and C(created), and C(token) with an administrator's session, or C(config) and C(hash)
+      with a peers token.
     - Where it did not come about, C(msg) and C(failure) instead. The module itself does not fail then.
   returned: success
   type: dict

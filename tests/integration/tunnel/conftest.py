@@ -169,7 +169,7 @@ class Lab:
 
     def in_namespace(self, side, argv, stdin=None):
         done = subprocess.run(
-            ["ip", "netns", "exec", "%s-%s" % (self.mark, side), *argv], input=stdin, capture_output=True, text=True, timeout=60
+            ["ip", "netns", "exec", "%s-%s" % (self.mark, side), *argv], input=stdin, capture_output=True, text=True, timeout=60, check=False
         )
         return done.returncode, done.stdout, done.stderr
 

@@ -12,7 +12,8 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _a
 from connections import AGENT, Connection, action
 
 NAME = "callmetechie.gatecontrol.gatecontrol_host_info"
-ANSWER = {"version": _api.VERSION, "in_sync": True, "url": "https://gate.example.com", "drift": [], "reporting": "full", "peer_id": 4, "hash": "aa", "now": 1000.0, "last_check": None}
+ANSWER = {"version": _api.VERSION, "in_sync": True, "url": "https://gate.example.com", "drift": [], "reporting": "full", "peer_id": 4, "hash": "aa",
+          "now": 1000.0, "last_check": None}
 TOKEN = "gc_" + "ab" * 48
 
 
@@ -156,7 +157,8 @@ def test_in_check_mode_the_host_is_not_told(script, tmp_path, server):
 
 @pytest.mark.parametrize("given", ["not a token", "gc_a b"])
 def test_a_peers_token_that_is_none_is_said(script, server, given):
-    _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), **dict(PEERS, peers_token=given))
+    options = dict(PEERS, peers_token=given)
+    _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), **options)
     assert server.asked == [] and len(result["drift"]) == 1 and "peers_token" in result["drift"][0] and given not in result["drift"][0]
 
 

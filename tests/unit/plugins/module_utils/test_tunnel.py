@@ -15,7 +15,7 @@ from fake_host import Crash, FakeHost
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _services, _tunnel, _wgconf
 
 INTERFACE, UNIT = "wg0", "wg-quick@wg0.service"
-PRIVATE, PUBLIC, OTHER = (base64.b64encode(os.urandom(32)).decode() for _ in range(3))
+PRIVATE, PUBLIC, OTHER = (base64.b64encode(os.urandom(32)).decode() for _number in range(3))
 SSH = "203.0.113.5 40000 192.0.2.10 22"
 RULE = ["-4", "rule", "add", "from", "192.0.2.10", "lookup", "main"]
 
