@@ -22,7 +22,7 @@ def whole_lab():
 
 @pytest.fixture
 def lab(whole_lab):
-    """The lab, with a server that issues split tunnels and no faults."""
+    """The lab, with a server that issues split tunnels with an MTU of 1400 and has no faults."""
     whole_lab.scenario.no_faults()
-    whole_lab.settings(allowed_ips=whole_lab.network, mtu=1420)
+    whole_lab.settings(allowed_ips=whole_lab.network, mtu=1400)
     return whole_lab

@@ -33,8 +33,12 @@ VOLATILE = {"port": 2, "handshake": 4, "rx": 5, "tx": 6}  # columns of `wg show 
 # From a host: its network as wg and ip see it, what belongs to the tunnel on disk, and when its units last moved.
 LOOK = """
 echo "# dump"; wg show wg0 dump 2>/dev/null
-echo "# network"; ip -N -o address show scope global | sed 's/^[0-9]*: //; s/ *valid_lft.*//'; ip -N route show table all | grep -v -e ' cache ' -e fe80: -e ff00: | sort; ip -4 rule; ip -6 rule
-echo "# files"; for file in /etc/wireguard/* /etc/resolv.conf /etc/systemd/system/wg-quick@*/*; do if [ -f "$file" ]; then sha256sum "$file"; fi; done
+echo "# network"
+ip -N -o address show scope global | sed 's/^[0-9]*: //; s/ *valid_lft.*//'
+ip -N route show table all | grep -v -e ' cache ' -e fe80: -e ff00: | sort
+ip -4 rule; ip -6 rule
+echo "# files"
+for file in /etc/wireguard/* /etc/resolv.conf /etc/systemd/system/wg-quick@*/*; do if [ -f "$file" ]; then sha256sum "$file"; fi; done
 echo "# inodes"; stat -c '%n %i %y %a' /etc/wireguard/*
 echo "# units"; systemctl show wg-quick@wg0 -p ActiveState -p UnitFileState
 echo "# started"; systemctl show wg-quick@wg0 gatecontrol-apply gatecontrol-recover -p Id -p InvocationID -p StateChangeTimestampMonotonic
@@ -111,7 +115,7 @@ class Host:
 
     def answered(self) -> bool:
         """Whether the hub answers through the tunnel."""
-        command = ["ip", "netns", "exec", self.container, "ping", "-n", "-c", "20", "-i", "0.2", "-w", "4", self.lab.gateway]
+        command = ["ip", "netns", "exec", self.container, "ping", "-n", "-c", "1", "-i", "0.2", "-w", "12", self.lab.gateway]
         return "bytes from" in subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def rules(self) -> str:
@@ -269,7 +273,7 @@ class Lab:
         return self.scenario.start(*words, limit=[host.name for host in hosts], **{"gatecontrol_confirm_timeout": 12, **variables}), list(hosts)
 
     def finish(self, begun) -> Outcome:
-        return Outcome(self.scenario.finish(begun[0]), begun[1])
+        return Outcome(self.scenario.finish(begun[0], timeout=600), begun[1])
 
     def play(self, *hosts: Host, **how: object) -> Outcome:
         return self.finish(self.start(*hosts, **how))

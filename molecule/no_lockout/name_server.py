@@ -21,7 +21,8 @@ def answer(question: bytes) -> bytes:
     known = ".".join(labels) == NAME
     count = int(known and int.from_bytes(question[at + 1:at + 3], "big") == A)
     record = (b"\xc0\x0c\0\x01\0\x01" + (60).to_bytes(4, "big") + b"\0\x04" + ADDRESS) * count
-    return question[:2] + (ANSWER | (0 if known else NO_SUCH_NAME)).to_bytes(2, "big") + b"\0\x01" + bytes([0, count, 0, 0, 0, 0]) + question[12:at + 5] + record
+    flags, counts = ANSWER | (0 if known else NO_SUCH_NAME), bytes([0, 1, 0, count, 0, 0, 0, 0])
+    return question[:2] + flags.to_bytes(2, "big") + counts + question[12:at + 5] + record
 
 
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
