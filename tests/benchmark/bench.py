@@ -240,6 +240,12 @@ class Room:
         self.seen = max([entry["id"] for entry in entries] + [getattr(self, "seen", 0)])
         return [entry for entry in entries if entry.get("path", "").startswith("/api/")]
 
+    def used(self, hosts: list) -> float:
+        """Seconds of CPU that these hosts and the server have used so far."""
+        words = run("podman", "stats", "--no-stream", "--format", "{{.CPUNano}}", *[self.containers[name] for name in hosts]).split()
+        fields = pathlib.Path("/proc/%d/stat" % self.server.process.pid).read_text("utf-8").rpartition(")")[2].split()
+        return sum(map(int, words)) / 1e9 + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def on(self, name: str, *argv: str) -> str:
         return run("podman", "exec", self.containers[name], *argv)
 
@@ -290,7 +296,7 @@ def counted(room: Room, hosts: list, play) -> dict:
 
 
 def steady(room: Room, options: argparse.Namespace) -> dict:
-    found: dict = {"seconds": {}, "cpu_s": {}, "ssh_commands_per_host": None}
+    found: dict = {"seconds": {}, "controller_cpu_s": {}, "cpu_s": {}}
     hosts = room.names[:options.hosts[0]]
     room.ping(room.names)  # not counted: byte code, caches, plain0.conf
     room.play("site.yml", room.names)
@@ -314,10 +320,12 @@ def steady(room: Room, options: argparse.Namespace) -> dict:
             order = list(kinds)[number % 2::] + list(kinds)[:number % 2]  # who comes first changes
             for kind in order:
                 room.requests()
+                before = room.used(hosts)
                 done = kinds[kind]()
+                elsewhere = room.used(hosts) - before
                 seen = per_host(room.requests(), hosts)
-                found["seconds"].setdefault(str(count), {}).setdefault(kind, []).append(round(done["seconds"], 3))
-                found["cpu_s"].setdefault(str(count), {}).setdefault(kind, []).append(round(done["cpu"], 3))
+                for figure, value in (("seconds", done["seconds"]), ("controller_cpu_s", done["cpu"]), ("cpu_s", done["cpu"] + elsewhere)):
+                    found[figure].setdefault(str(count), {}).setdefault(kind, []).append(round(value, 3))
                 if kind == "play":
                     requests.update(len(made) for made in seen.values())
                     changed += done["changed"]
@@ -326,14 +334,16 @@ def steady(room: Room, options: argparse.Namespace) -> dict:
         say("round %d: %s; load %.1f" % (number + 1, "; ".join(shown), os.getloadavg()[0]))
     few = options.hosts[0]
 
-    def ratio(count: int, to: str) -> float:
-        values = found["seconds"][str(count)]
+    def ratio(count: int, to: str, figure: str = "seconds") -> float:
+        values = found[figure][str(count)]
         return round(statistics.median(values["play"]) / statistics.median(values[to]), 3)
 
     found.update(module_runs_per_host=whole(played["module_runs"] / few), ssh_commands_per_host=whole(played["ssh_commands"] / few),
-                 api_requests_per_host=max(requests), changed=changed, ping_ratio=ratio(few, "ping"), plain_ratio=ratio(few, "plain"))
+                 api_requests_per_host=max(requests), changed=changed, ping_ratio=ratio(few, "ping"), cpu_ratio=ratio(few, "ping", "cpu_s"),
+                 plain_ratio=ratio(few, "plain"))
     for count in options.hosts[1:]:
         found["ping_ratio_%d" % count] = ratio(count, "ping")
+        found["cpu_ratio_%d" % count] = ratio(count, "ping", "cpu_s")
     if options.profile:
         found["controller_ms"] = profile(room, hosts, options.rounds)
     return found
@@ -415,12 +425,14 @@ def change(room: Room, _options: argparse.Namespace) -> dict:
 def table(found: dict) -> None:
     """The figures for a person."""
     rows = []
+    names = {"ping": "ansible -b -m ping", "play": "the role", "plain": "uri, copy, systemd"}
     if "steady" in found:
         for count, kinds in found["steady"]["seconds"].items():
-            medians = {kind: statistics.median(values) for kind, values in kinds.items()}
-            rows += [("steady, %s hosts: %s" % (count, name), "%.2f s" % medians[kind], "%.2f x ping" % (medians[kind] / medians["ping"]),
-                      "controller %.2f s CPU" % statistics.median(found["steady"]["cpu_s"][count][kind]))
-                     for kind, name in (("ping", "ansible -b -m ping"), ("play", "the role"), ("plain", "uri, copy, systemd")) if kind in kinds]
+            cpu = {kind: statistics.median(values) for kind, values in found["steady"]["cpu_s"][count].items()}
+            seconds = {kind: statistics.median(values) for kind, values in kinds.items()}
+            rows += [("steady, %s hosts: %s" % (count, name), "%.2f s" % seconds[kind], "%.2f x ping" % (seconds[kind] / seconds["ping"]),
+                      "%.2f s CPU, %.2f x ping" % (cpu[kind], cpu[kind] / cpu["ping"]))
+                     for kind, name in names.items() if kind in kinds]
         steadily = found["steady"]
         rows.append(("steady, per host", "%g module runs" % steadily["module_runs_per_host"],
                      "%g API requests" % steadily["api_requests_per_host"], "%d changed" % steadily["changed"]))
