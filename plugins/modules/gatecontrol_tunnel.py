@@ -127,6 +127,9 @@ def work(module):
     path = _tunnel.config_path(agent.store, interface)
     live, candidate = _enrollment.read_text(path), agent.store.text("candidate") if params["staged"] else None
     text = live if candidate is None else candidate
+    if text is None and params["staged"] and module.check_mode:
+        # In check mode nothing was staged; gatecontrol_config told what it would write.
+        return {"changed": True, "action": "restart", "reasons": ["%s is missing" % path], "kept": None}
     if text is None:
         raise _agent.AgentError("there is no %s; write it with gatecontrol_config first" % path, "settings")
     config = _wgconf.parse(text, allow_hooks=True)
