@@ -21,29 +21,29 @@ ROWS = {
         ("ip link set wg0 mtu 1280", "MTU"),
     ),
     "timer stopped, timer and tunnel not enabled": (
-        ("systemctl stop gatecontrol-beat.timer", "gatecontrol-beat.timer) is inactive"),
-        ("systemctl disable -q gatecontrol-beat.timer", "gatecontrol-beat.timer) is not enabled"),
-        ("systemctl disable -q wg-quick@wg0", "wg-quick@wg0.service) is not enabled"),
+        ("systemctl stop gatecontrol-beat.timer", "gatecontrol-beat.timer is inactive"),
+        ("systemctl disable -q gatecontrol-beat.timer", "gatecontrol-beat.timer is not enabled"),
+        ("systemctl disable -q wg-quick@wg0", "wg-quick@wg0.service is not enabled"),
     ),
     "agent's code, launcher, unit": (
         ("echo '# more' >>/usr/local/lib/gatecontrol/gatecontrol/_tunnel.py", "_tunnel.py differs"),
         ("rm /usr/local/sbin/gatecontrol-agent", None),
         ("sed -i 's/^OnUnitActiveSec.*/OnUnitActiveSec=1d/' /etc/systemd/system/gatecontrol-beat.timer; systemctl daemon-reload", "gatecontrol-beat.timer differs"),
     ),
-    "settings, token, silence": (
+    "settings, token, unit that is gone": (
         ("sed -i 's/\"heartbeat_interval\": 60/\"heartbeat_interval\": 6000/' /etc/gatecontrol/settings.json", "settings differ"),
         ("echo changed >/etc/gatecontrol/token", "token file was changed"),
-        ("sed -i 's/\"last_try\": [0-9]*/\"last_try\": 1/' /var/lib/gatecontrol/state.json", "has not beaten"),
+        ("rm /etc/systemd/system/gatecontrol-recover.service", "gatecontrol-recover.service is missing"),
     ),
 }
 # What of a host must be the same after the repair as before the break.
 LOOK = """
 wg showconf wg0 | grep -v ListenPort
-ip -oneline -4 address show wg0
+ip -oneline -4 address show wg0 | sed 's/^[0-9]*: //'
 ip -oneline link show wg0 | sed 's/^[0-9]*: //'
 ip route show dev wg0
 ip rule
-cat /etc/wireguard/wg0.conf /etc/gatecontrol/*.json /etc/gatecontrol/token
+cat /etc/wireguard/wg0.conf /etc/gatecontrol/*.json /etc/gatecontrol/token | grep -v '"controller":'
 cat /usr/local/sbin/gatecontrol-agent /usr/local/lib/gatecontrol/gatecontrol/*.py /etc/systemd/system/gatecontrol-* | sha256sum
 systemctl is-active wg-quick@wg0.service gatecontrol-beat.timer
 systemctl is-enabled wg-quick@wg0.service gatecontrol-beat.timer
@@ -56,24 +56,25 @@ def test_drift(room, row):
     for host, (command, _words) in zip(room.hosts, ROWS[row]):
         room.on(host, command)
     broken = room.everywhere(LOOK + "true", check=False)
-    assert all(broken[host] != good[host] for host in room.hosts if host != silent(row)), "nothing was broken"
+    assert all(broken[host] != good[host] for host in room.hosts), "nothing was broken"
     checked = room.play("--check", "--diff").ok()
-    assert room.everywhere(LOOK + "true", check=False) == broken, "check mode changed something"
+    assert difference(broken, room.everywhere(LOOK + "true", check=False)) == {}, "check mode changed something"
     repaired = room.play().ok()
     for host, (_command, words) in zip(room.hosts, ROWS[row]):
         for run in (checked, repaired):
             seen = run.seen(host)
             assert seen["in_sync"] is False and any((words or "") in text for text in seen["drift"]), (host, seen["drift"])
-        assert checked.changed(host) or host == silent(row), "%s: check mode told no change\n%s" % (host, checked.text)
-    assert room.everywhere(LOOK + "true") == good
+        assert checked.changed(host), "%s: check mode told no change\n%s" % (host, checked.text)
+    assert difference(good, room.everywhere(LOOK + "true")) == {}
     again = room.play().ok()
     assert {host: again.changed(host) + again.seen(host)["drift"] for host in room.hosts} == {host: [] for host in room.hosts}
     assert {name: peer["id"] for name, peer in room.peers().items()} == {name: peer["id"] for name, peer in peers.items()}
 
 
-def silent(row: str):
-    """The host whose drift lies in no file: its agent has not beaten for long."""
-    return "deb13" if row.endswith("silence") else None
+def difference(before: dict, after: dict) -> dict:
+    """The lines of each host that are in one of the two only."""
+    found = {host: sorted(set(before[host].splitlines()) ^ set(after[host].splitlines())) for host in before}
+    return {host: lines for host, lines in found.items() if lines}
 
 
 def test_the_rules_of_a_full_tunnel(room):
