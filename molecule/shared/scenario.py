@@ -66,7 +66,8 @@ class Scenario:
 
     # -- plays
 
-    def start(self, *words: str, playbook: str | pathlib.Path = "converge.yml", limit=None, kill: str | None = None, delay: float = 0.5, **variables):
+    def start(self, *words: str, playbook: str | pathlib.Path = "converge.yml", limit=None, kill: str | None = None, delay: float = 0.5,
+              **variables):
         """Begin a run; finish() waits for it. kill: where it kills itself (see callback/trace.py)."""
         trace = tempfile.NamedTemporaryFile("r", encoding="utf-8", suffix=".jsonl")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))}
@@ -77,7 +78,9 @@ class Scenario:
             PATH="%s:%s" % (CHECKOUT / ".venv/bin", os.environ["PATH"]))
         if kill:
             environment.update(TRACE_KILL=kill, TRACE_KILL_DELAY=str(delay))
-        command = [str(CHECKOUT / ".venv/bin/ansible-playbook"), "-i", str(HERE.parent / self.name / "inventory.yml"), "-i", str(self.folder / "inventory.yml")]
+        command = [str(CHECKOUT / ".venv/bin/ansible-playbook")]
+        for inventory in (HERE.parent / self.name, self.folder):
+            command += ["-i", str(inventory / "inventory.yml")]
         if limit:
             command += ["--limit", limit if isinstance(limit, str) else ",".join(limit)]
         if variables:
@@ -108,8 +111,8 @@ class Scenario:
 
     def on(self, host: str, command: str, check: bool = True, timeout: float = 60) -> str:
         """Run a shell command on a host as root; returns its output."""
-        done = subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), "exec", self.mark, host, "--", "timeout", str(timeout), "sh", "-c", command],
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), "exec", self.mark, host, "--", "timeout", str(timeout),
+                               "sh", "-c", command], capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, "%s: %s\n%s%s" % (host, command, done.stdout, done.stderr)
         return done.stdout
 

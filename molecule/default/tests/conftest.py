@@ -31,7 +31,8 @@ def start_over(room) -> None:
     room.server("server_stop.yml")
     room.server("server_start.yml")
     room.play(gatecontrol_state="absent")
-    room.everywhere("systemctl stop wg-quick@wg0; ip link delete wg0; rm -rf /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf", check=False)
+    room.everywhere("systemctl stop wg-quick@wg0; ip link delete wg0; rm -rf /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf",
+                    check=False)
     for name in room.peers():
         room.ask("peer", action="delete", peer=name)
     for host in room.hosts:

@@ -28,7 +28,8 @@ ROWS = {
     "agent's code, launcher, unit": (
         ("echo '# more' >>/usr/local/lib/gatecontrol/gatecontrol/_tunnel.py", "_tunnel.py differs"),
         ("rm /usr/local/sbin/gatecontrol-agent", None),
-        ("sed -i 's/^OnUnitActiveSec.*/OnUnitActiveSec=1d/' /etc/systemd/system/gatecontrol-beat.timer; systemctl daemon-reload", "gatecontrol-beat.timer differs"),
+        ("sed -i 's/^OnUnitActiveSec.*/OnUnitActiveSec=1d/' /etc/systemd/system/gatecontrol-beat.timer; systemctl daemon-reload",
+         "gatecontrol-beat.timer differs"),
     ),
     "settings, token, unit that is gone": (
         ("sed -i 's/\"heartbeat_interval\": 60/\"heartbeat_interval\": 6000/' /etc/gatecontrol/settings.json", "settings differ"),

@@ -17,8 +17,8 @@ def servers(room):
         for era, (_host, number) in ERAS.items():
             begun[era] = Server(
                 "--era", era, "--host", address, "--port", str(8450 + number), "--tls", str(tls / "server.pem"), str(tls / "server.key"),
-                "--wireguard", "gw%sd%d" % (room.mark[:8], number), "--subnet", "10.86.%d.0/24" % number, "--endpoint", "%s:%d" % (address, 51830 + number),
-                "--rate-limit", "10000", under=("ip", "netns", "exec", room.netns))
+                "--wireguard", "gw%sd%d" % (room.mark[:8], number), "--subnet", "10.86.%d.0/24" % number,
+                "--endpoint", "%s:%d" % (address, 51830 + number), "--rate-limit", "10000", under=("ip", "netns", "exec", room.netns))
             begun[era].ask("settings", values={"allowed_ips": "10.86.%d.0/24" % number})
         yield begun
     finally:
@@ -63,7 +63,8 @@ def test_1_118_2_with_a_peers_token(room, servers):
     assert list(room.peers(server.url)) == [host]
     shown = room.shown(host)
     assert shown["reporting"] == "none" and shown["status"] == "connected"
-    assert room.on(host, "systemctl is-enabled gatecontrol-beat.timer; systemctl is-active gatecontrol-beat.timer", check=False).split() == ["disabled", "inactive"]
+    timer = room.on(host, "systemctl is-enabled gatecontrol-beat.timer; systemctl is-active gatecontrol-beat.timer", check=False)
+    assert timer.split() == ["disabled", "inactive"]
     assert room.on(host, "grep -rl '%s' /etc /var/lib/gatecontrol; echo none" % peers_token[3:]) == "none\n"
     assert peers_token not in run.text
     again = play(room, server, host, gatecontrol_peers_token=peers_token).ok()
@@ -91,7 +92,8 @@ def test_a_host_without_systemd_is_refused(room, servers):
     host = "deb13"
     address = room.record["hosts"][host]["address"]
     # A second SSH server on the host, whose sessions see no systemd: sd_booted(3) looks for /run/systemd/system.
-    room.on(host, "setsid unshare --mount sh -c 'mount -t tmpfs none /run/systemd && exec /usr/sbin/sshd -D -p 2222 -o PidFile=none' >/dev/null 2>&1 </dev/null & sleep 1")
+    room.on(host, "setsid unshare --mount sh -c 'mount -t tmpfs none /run/systemd && exec /usr/sbin/sshd -D -p 2222 -o PidFile=none'"
+                  " >/dev/null 2>&1 </dev/null & sleep 1")
     before = room.on(host, "ls -la /etc /usr/local/sbin /usr/local/lib")
     try:
         run = room.play(limit=host, ansible_port=2222, ansible_ssh_extra_args="-o HostKeyAlias=" + address)

@@ -7,7 +7,8 @@ import pytest
 from scenario import until
 from test_absent import forget
 
-# Where the controller's process is killed, one row for three hosts. Every task that changes a host is there, cut off in the middle and when it is done.
+# Where the controller's process is killed, one row for three hosts. Every task that changes a host is there, cut off in the middle and when
+# it is done.
 CUTS = [
     ("during Install the agent", "after Install the agent", "during Have a peer"),
     ("after Have a peer", "during Read the config", "after Read the config"),

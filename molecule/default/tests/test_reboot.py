@@ -13,7 +13,8 @@ def test_tunnel_and_timer_come_back(room):
     for host in room.hosts:
         assert until(lambda host=host: room.on(host, "wg show wg0 latest-handshakes | grep -v '\\s0$'", check=False), 180), host
         assert room.on(host, "systemctl is-active gatecontrol-beat.timer wg-quick@wg0").split() == ["active", "active"]
-        assert until(lambda host=host: room.log(since=mark, peer_id=peers[host], event="heartbeat", status=200), 270), "%s does not beat" % host
+        beats = until(lambda host=host: room.log(since=mark, peer_id=peers[host], event="heartbeat", status=200), 270)
+        assert beats, "%s does not beat" % host
     run = room.play().ok()
     assert not any(run.changed(host) for host in room.hosts), run.text
     assert {name: peer["id"] for name, peer in room.peers().items()} == peers

@@ -58,7 +58,8 @@ def test_check_mode_on_an_enrolled_host_is_in_sync(room):
 
 
 def test_check_mode_tells_a_pending_change_and_makes_none(room):
-    before = room.everywhere("wg showconf wg0; ip -br address show wg0; cat /etc/wireguard/wg0.conf /etc/gatecontrol/* /var/lib/gatecontrol/issued.conf")
+    look = "wg showconf wg0; ip -br address show wg0; cat /etc/wireguard/wg0.conf /etc/gatecontrol/* /var/lib/gatecontrol/issued.conf"
+    before = room.everywhere(look)
     peers = room.peers()
     room.everywhere("gatecontrol-agent checked")  # or the agent might be first to ask
     room.ask("settings", values={"mtu": "1380"})
@@ -68,7 +69,7 @@ def test_check_mode_tells_a_pending_change_and_makes_none(room):
             assert "the server has a new config" in run.seen(host)["drift"]
             assert "Read the config" in run.changed(host), run.text
         assert "+MTU = 1380" in run.text and "-MTU = 1420" in run.text
-        assert room.everywhere("wg showconf wg0; ip -br address show wg0; cat /etc/wireguard/wg0.conf /etc/gatecontrol/* /var/lib/gatecontrol/issued.conf") == before
+        assert room.everywhere(look) == before
         columns = ("id", "enabled", "description", "public_key")
         assert {name: [peer[key] for key in columns] for name, peer in room.peers().items()} == {
             name: [peer[key] for key in columns] for name, peer in peers.items()}
