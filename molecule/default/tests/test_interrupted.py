@@ -32,7 +32,7 @@ def finish(room) -> None:
         assert room.shown(host)["status"] == "connected" and not room.shown(host)["pending"]
 
 
-@pytest.mark.parametrize("cuts", CUTS, ids=lambda cuts: " / ".join(cuts))
+@pytest.mark.parametrize("cuts", CUTS, ids=" / ".join)
 def test_the_controller_is_killed(room, cuts):
     fresh(room)
     begun = {host: room.start(limit=host, kill=cut) for host, cut in zip(room.hosts, cuts)}

@@ -157,8 +157,7 @@ def test_in_check_mode_the_host_is_not_told(script, tmp_path, server):
 
 @pytest.mark.parametrize("given", ["not a token", "gc_a b"])
 def test_a_peers_token_that_is_none_is_said(script, server, given):
-    options = dict(PEERS, peers_token=given)
-    _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), **options)
+    _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), peers_token=given, settings=PEERS["settings"])
     assert server.asked == [] and len(result["drift"]) == 1 and "peers_token" in result["drift"][0] and given not in result["drift"][0]
 
 
