@@ -139,7 +139,7 @@ class HostPeer:
             record.update(token_digest=self.token_digest, reporting="full")
         if offered is not None and _server_key(offered):
             record["server_public_key"] = _server_key(offered)
-        changed = record != self.record
+        changed = record != self.record or self.token not in (None, (self.store.text("token") or "").strip())
         if not check_mode:
             if offered is not None:
                 self.store.save("offered", offered)

@@ -212,6 +212,16 @@ def test_a_run_with_a_bound_token_that_is_killed_goes_on(gate, host, monkeypatch
     assert host.ok("peer", **given)["peer"]["id"] == peer["id"] and host.ok("peer", **given)["changed"] is False
 
 
+@pytest.mark.parametrize("spoiled", ["gc_changed\n", ""])
+def test_a_token_file_that_was_changed_is_written_again(gate, host, spoiled):
+    token, name = gate.token(), gate.name()
+    enroll(gate, host, name, token)
+    host.store.save("token", spoiled)
+    assert host.ok("peer", check=True, url=gate.url, token=token, name=name)["changed"] and host.store.text("token") == spoiled
+    assert host.ok("peer", url=gate.url, token=token, name=name)["changed"] and host.store.text("token").strip() == token
+    assert not host.ok("peer", url=gate.url, token=token, name=name)["changed"]
+
+
 def test_an_intent_does_not_outlive_its_enrollment(gate, host):
     token, name = gate.token(), gate.name()
     enroll(gate, host, name, token)
