@@ -125,6 +125,14 @@ class Scenario:
         """A command of tests/hosts for this run, such as reboot HOST."""
         subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), verb, self.mark, *words], check=True, capture_output=True, text=True)
 
+    def echo(self, host: str, size: int) -> int | None:
+        """Send bytes from a host through the tunnel to the hub's echo service; how many came back as they were, None where there is no way."""
+        program = ("import socket; s = socket.create_connection(('%s', 7), 30); data = bytes(range(256)) * %d; s.sendall(data)\n"
+                   "s.shutdown(socket.SHUT_WR); got = b''.join(iter(lambda: s.recv(65536), b''))\n"
+                   "print(len(got) if got == data[:len(got)] else -1)" % (self.gateway, size // 256))
+        answer = self.on(host, "python3 -c \"%s\"" % program, check=False).strip()
+        return int(answer) if answer else None
+
     def shown(self, host: str) -> dict:
         """What the host's agent shows."""
         return json.loads(self.on(host, "gatecontrol-agent show --json"))

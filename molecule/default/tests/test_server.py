@@ -70,14 +70,7 @@ def test_the_server_goes_away_and_comes_back(room, restless):
     run = room.play(**restless).ok()
     assert len(room.peers()) == len(room.hosts)
     # The gateway has forgotten its sessions: traffic makes WireGuard itself begin a new one.
-    assert until(lambda: all(answer.strip() == "25600" for answer in (echo(room, host) for host in room.hosts)), 180)
-
-
-def echo(room, host: str) -> str:
-    """25600 bytes to the hub and back; "" while there is no way."""
-    program = ("import socket; s = socket.create_connection(('%s', 7), 30); s.sendall(bytes(25600)); s.shutdown(socket.SHUT_WR)\n"
-               "print(len(b''.join(iter(lambda: s.recv(65536), b''))))" % room.gateway)
-    return room.on(host, "python3 -c \"%s\"" % program, check=False)
+    assert until(lambda: all(room.echo(host, 25600) == 25600 for host in room.hosts), 180)
 
 
 def test_server_errors_are_waited_for(room, restless):
