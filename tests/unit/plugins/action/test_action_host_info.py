@@ -120,7 +120,7 @@ class Api:
         self.asked.append(options)
 
     def peer_config(self, peer_id):
-        if self.error:
+        if isinstance(self.error, Exception):
             raise self.error
         return {"hash": self.hash}
 
