@@ -114,14 +114,14 @@ def test_it_goes_by_become(script):
 class Api:
     """The server as a peers token sees it."""
 
-    hash, error, asked = "aa", None, []
+    hash, asked = "aa", []  # hash: of the config, or the error that comes in its place
 
     def __init__(self, options):
         self.asked.append(options)
 
     def peer_config(self, peer_id):
-        if isinstance(self.error, Exception):
-            raise self.error
+        if isinstance(self.hash, Exception):
+            raise self.hash
         return {"hash": self.hash}
 
 
@@ -139,7 +139,7 @@ PEERS = {"peers_token": TOKEN, "controller": {"ca_path": "/here"},
 @pytest.mark.parametrize("hash_,drift", [
     ("aa", []), ("bb", ["the server has a new config"]), (_api.ApiError("no answer", "network"), ["the server: no answer"])])
 def test_for_a_host_without_a_token_the_controller_asks(script, tmp_path, server, monkeypatch, hash_, drift):
-    monkeypatch.setattr(server, "error" if isinstance(hash_, Exception) else "hash", hash_)
+    monkeypatch.setattr(server, "hash", hash_)
     _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), **PEERS)
     options, = server.asked
     assert options["token"] == TOKEN and options["ca_path"] == "/here" and options["max_wait"] == 0
