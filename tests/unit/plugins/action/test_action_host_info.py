@@ -114,15 +114,17 @@ def test_it_goes_by_become(script):
 class Api:
     """The server as a peers token sees it."""
 
-    hash, asked = "aa", []  # hash: of the config, or the error that comes in its place
+    asked = []
+
+    @staticmethod
+    def hash():
+        return "aa"
 
     def __init__(self, options):
         self.asked.append(options)
 
     def peer_config(self, peer_id):
-        if isinstance(self.hash, Exception):
-            raise self.hash
-        return {"hash": self.hash}
+        return {"hash": self.hash()}
 
 
 @pytest.fixture
@@ -136,10 +138,14 @@ PEERS = {"peers_token": TOKEN, "controller": {"ca_path": "/here"},
          "settings": {"url": "https://gate.example.com", "ca_path": "/on/the/host", "sync_interval": 300}}
 
 
+def silent():
+    raise _api.ApiError("no answer", "network")
+
+
 @pytest.mark.parametrize("hash_,drift", [
-    ("aa", []), ("bb", ["the server has a new config"]), (_api.ApiError("no answer", "network"), ["the server: no answer"])])
+    (lambda: "aa", []), (lambda: "bb", ["the server has a new config"]), (silent, ["the server: no answer"])])
 def test_for_a_host_without_a_token_the_controller_asks(script, tmp_path, server, monkeypatch, hash_, drift):
-    monkeypatch.setattr(server, "hash", hash_)
+    monkeypatch.setattr(server, "hash", staticmethod(hash_))
     _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), **PEERS)
     options, = server.asked
     assert options["token"] == TOKEN and options["ca_path"] == "/here" and options["max_wait"] == 0
