@@ -155,6 +155,11 @@ class Scenario:
         """The number of the log's last entry, for log(since=...)."""
         return max([entry["id"] for entry in self.log(url, limit=1)] or [0])
 
+    def asked_by(self, host: str, since: int = 0, **filters) -> list:
+        """A host's entries in the log, by its address: a request that a fault answers is logged without its token."""
+        address = self.record["hosts"][host]["address"]
+        return [entry for entry in self.log(since=since, **filters) if entry.get("address") == address]
+
     def fault(self, kind: str, **how):
         """Switches a fault on."""
         return self.ask("fault", action="on", fault=dict(how, kind=kind))

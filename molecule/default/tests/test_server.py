@@ -78,7 +78,7 @@ def test_server_errors_are_waited_for(room, restless):
     room.fault("status", status=503, path="*/heartbeat", token="deb11", count=2)
 
     def beats() -> list:
-        found = [entry["status"] for entry in room.log(since=mark, token="deb11", event="heartbeat")]
+        found = [entry["status"] for entry in room.asked_by("deb11", mark, event="heartbeat")]
         return found[found.index(503):] if 503 in found else []
 
     until(lambda: len(beats()) >= 3, 120)
@@ -87,10 +87,10 @@ def test_server_errors_are_waited_for(room, restless):
 
 
 def test_the_rate_limit_silences_the_agent_until_it_is_over(room, restless):
-    host, silence = "deb13", 40
+    host, silence = "deb13", 25
     mark = room.mark_log()
     room.fault("status", status=429, retry_after=silence, path="*/client/*", token=host, count=1)
-    limited = until(lambda: room.log(since=mark, token=host, status=429), 60)
+    limited = until(lambda: room.asked_by(host, mark, status=429), 60)
     assert limited
     since, began = limited[0]["id"], time.time()
     shown = until(lambda: (room.shown(host)["not_before"] or 0) > time.time() and room.shown(host), 30)
@@ -98,6 +98,6 @@ def test_the_rate_limit_silences_the_agent_until_it_is_over(room, restless):
     assert "rate limit" in room.on(host, "gatecontrol-agent show")
     run = room.play(limit=host, **restless).ok()
     assert run.changed(host) == [] and run.seen(host)["server"]["asked"] is False
-    assert until(lambda: room.log(since=since, token=host), 120)
+    assert until(lambda: room.asked_by(host, since), 120)
     assert time.time() - began >= silence - 2, "it asked again before its time"
     assert until(lambda: room.shown(host)["error"] is None, 60)
