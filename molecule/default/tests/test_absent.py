@@ -9,7 +9,7 @@ LOOK = (pathlib.Path(__file__).resolve().parents[1] / "files/inventory-of-host.s
 
 def look(room) -> dict:
     """What each host has; of files that resolvconf writes anew the time does not count."""
-    return {host: re.sub(r"(?m)^(/etc/resolv\.conf \d+ \d+) .*", r"\1", text).splitlines() for host, text in room.everywhere(LOOK).items()}
+    return {host: re.sub(r"(?m)^(/etc/(?:resolv\.conf|unbound/)\S* \d+ \d+) .*", r"\1", text).splitlines() for host, text in room.everywhere(LOOK).items()}
 
 
 def forget(room) -> None:
@@ -44,6 +44,7 @@ def test_absent_leaves_nothing(room):
 
 
 def test_with_a_peers_token_the_peer_goes_too(room):
+    room.play(gatecontrol_state="absent").ok()
     forget(room)
     before = look(room)
     room.play().ok()

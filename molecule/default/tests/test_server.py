@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from scenario import until
 
@@ -70,7 +71,8 @@ def test_the_server_goes_away_and_comes_back(room, restless):
     run = room.play(**restless).ok()
     assert len(room.peers()) == len(room.hosts)
     # The gateway has forgotten its sessions: traffic makes WireGuard itself begin a new one.
-    assert until(lambda: all(room.echo(host, 25600) == 25600 for host in room.hosts), 180)
+    with ThreadPoolExecutor() as pool:
+        assert all(pool.map(lambda host: until(lambda: room.echo(host, 25600) == 25600, 180), room.hosts))
 
 
 def test_server_errors_are_waited_for(room, restless):
