@@ -381,7 +381,6 @@ class Api:
         self.max_wait = options["max_wait"]
         self.sleep, self.clock, self.jitter = sleep, clock, jitter
         self.requests = 0
-        self.remaining = None  # calls left in the token's window of 15 minutes, as the last answer said
         self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + VERSION}
         if options.get("token"):
             name, prefix = TOKEN_HEADERS[options["auth_header"]]
@@ -423,8 +422,6 @@ class Api:
     def _once(self, what, method, path, headers, payload):
         self.requests += 1
         response = self.transport.request(method, path, headers, payload)
-        if response.headers.get("ratelimit-remaining", "").isdigit():
-            self.remaining = int(response.headers["ratelimit-remaining"])
         try:
             body = json.loads(response.text)
         except (ValueError, RecursionError):

@@ -75,9 +75,6 @@ class Session:
             raise _api.ApiError("the administrator's session has ended; log in again", "auth", 302)
         return response
 
-    def close(self):
-        self.http.close()
-
 
 class Admin(_api.Api):
     """The API as the administrator's session sees it: the peers API, and what only a session may do."""
@@ -108,7 +105,3 @@ class Admin(_api.Api):
     def revoke(self, token_id):
         """Delete a token."""
         self.call("revoking token %s" % token_id, "DELETE", "/api/v1/tokens/%d" % token_id)
-
-    def licence(self):
-        """The licence's features, such as {"vpn_peers": 3} (-1: unlimited)."""
-        return self.call("reading the licence", "GET", "/api/v1/license")[1].get("features") or {}
