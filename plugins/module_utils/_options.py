@@ -85,6 +85,14 @@ def reach(params, settings=None):
     return dict({key: base.get(key) if params[key] is None else params[key] for key in REACH}, url=url)
 
 
+def own_settings():
+    """The agent's settings of the machine the module runs on; None where there are none, or none that this user may read, as on a controller."""
+    try:
+        return _enrollment.Store().load("settings")
+    except PermissionError:
+        return None
+
+
 def policy(params, settings):
     """The local policy: the options given, then the agent's settings."""
     known = settings.get("policy") or {}

@@ -89,11 +89,11 @@ peers:
   sample: [{id: 5, name: web01, allowed_ips: 10.8.0.2/32, enabled: 1, isOnline: true}]
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _options
 
 
 def work(module):
-    options, gather = _options.reach(module.params, _enrollment.Store().load("settings")), module.params["gather"]
+    options, gather = _options.reach(module.params, _options.own_settings()), module.params["gather"]
     token, peers_token = _options.secret(module.params), _options.secret(module.params, "peers_token")
     if not token and not peers_token:
         raise _api.ApiError("no token was given; set token, token_file or peers_token", "options")
