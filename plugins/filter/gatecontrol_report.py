@@ -18,7 +18,7 @@ STALE = 86400  # seconds, as in the inventory plugin
 STATES = {
     "unreachable": "gave no answer",
     "rolled_back": "took its last change back and is not as it should be",
-    "disabled": "its peer is disabled on the server",
+    "disabled": "has a peer that is disabled on the server",
     "drifted": "differs from what server or inventory say",
     "stale": "had no handshake for a long time",
     "pending": "is not enrolled yet, or a change is under way",
@@ -36,7 +36,7 @@ def classify(seen, enabled, handshake_age, stale_after=STALE):
     handshake_age: seconds, None for never.
     """
     if "in_sync" not in seen:
-        return "unreachable", [" ".join(str(seen.get("msg") or "it was not asked").split())]
+        return "unreachable", [" ".join(str(seen.get("msg") or "it was not asked").removeprefix("Task failed: ").split())]
     drift, verdict = list(seen["drift"]), seen.get("verdict") or {}
     if seen["enrolled"] and enabled is False:
         return "disabled", ["the administrator has disabled this peer"]
@@ -55,6 +55,7 @@ def classify(seen, enabled, handshake_age, stale_after=STALE):
 def entry(host, seen, peer, stale_after, now):
     """One host of the report. peer: its record on the server, as _fleet.slim gives it, or None. Bytes are counted as the host sees them."""
     answered, known = "in_sync" in seen, peer or {}
+    told = seen if answered and seen["enrolled"] else {"rx_bytes": known.get("tx_bytes"), "tx_bytes": known.get("rx_bytes")}
     age = seen.get("handshake_age")
     if age is None and known.get("handshake"):
         age = max(0, int(now - known["handshake"]))
@@ -64,8 +65,7 @@ def entry(host, seen, peer, stale_after, now):
     return {
         "host": str(host), "state": state, "reasons": reasons, "peer_id": seen.get("peer_id") or known.get("id"),
         "peer_name": seen.get("peer_name") or known.get("name"), "enabled": enabled, "address": known.get("address") or None,
-        "expires_at": known.get("expires_at"), "tunnel": seen.get("status") if answered and seen["enrolled"] else None, "handshake_age": age,
-        "rx_bytes": seen.get("rx_bytes") if answered else known.get("tx_bytes"), "tx_bytes": seen.get("tx_bytes") if answered else known.get("rx_bytes"),
+        "expires_at": known.get("expires_at"), "tunnel": told.get("status"), "handshake_age": age, "rx_bytes": told["rx_bytes"], "tx_bytes": told["tx_bytes"],
         "beat_age": max(0, int(seen["now"] - seen["last_beat"])) if seen.get("last_beat") else None, "reporting": seen.get("reporting"),
         "system": " ".join(filter(None, (system.get("distribution"), system.get("version")))) or None}
 

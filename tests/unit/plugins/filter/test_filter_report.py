@@ -81,7 +81,8 @@ def test_every_state_is_met():
 
 
 @pytest.mark.parametrize("found", [
-    {"unreachable": True, "msg": "Failed to connect\n  to the host", "changed": False}, {"failed": True, "msg": "Failed to connect to the host"}])
+    {"unreachable": True, "msg": "Task failed: Failed to connect\n  to the host", "changed": False},
+    {"failed": True, "msg": "Failed to connect to the host"}])
 def test_a_host_without_an_answer_is_told_of_by_the_server(found):
     known = one(found, [peer(), peer(6, name="other")])
     assert (known["state"], known["reasons"]) == ("unreachable", ["Failed to connect to the host"])
@@ -91,6 +92,10 @@ def test_a_host_without_an_answer_is_told_of_by_the_server(found):
     alone = one(found)
     assert alone["state"] == "unreachable" and {alone[key] for key in ("peer_id", "address", "handshake_age", "rx_bytes", "enabled")} == {None}
     assert one({})["reasons"] == ["it was not asked"]
+
+
+def test_bytes_of_a_host_that_is_not_enrolled_are_those_of_no_peer():
+    assert (one(in_sync=False, enrolled=False, peer_id=None, drift=[NOT_ENROLLED], rx_bytes=0)["rx_bytes"]) is None
 
 
 def test_the_server_knows_better_whether_a_peer_is_enabled():
