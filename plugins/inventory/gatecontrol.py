@@ -74,7 +74,7 @@ import time
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet
 
 REACH = ("url", "ca_path", "validate_certs", "client_cert", "client_key", "proxy", "no_proxy", "timeout", "max_wait", "allow_http", "auth_header")
 
@@ -97,7 +97,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if peers is None:
             try:
                 options = {name: self.get_option(name) for name in REACH}
-                peers = [slim(peer) for peer in _api.Api(dict(options, token=self.get_option("peers_token"))).peers()]
+                peers = [_fleet.slim(peer) for peer in _api.Api(dict(options, token=self.get_option("peers_token"))).peers()]
             except _api.ApiError as err:
                 raise AnsibleParserError(str(err)) from err
             if self.get_option("cache"):
@@ -128,16 +128,6 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self._set_composite_vars(own[0], variables, host, strict)
                 self._add_host_to_composed_groups(own[1], self.inventory.hosts[host].get_vars(), host, strict, fetch_hostvars=False)
                 self._add_host_to_keyed_groups(own[2], self.inventory.hosts[host].get_vars(), host, strict, fetch_hostvars=False)
-
-
-def slim(peer):
-    """What a host is told of its peer: no key. address without prefix length; handshake in seconds since 1970, 0 for never; bytes."""
-    return {
-        "id": peer["id"], "name": peer["name"], "address": (peer.get("allowed_ips") or "").split("/")[0], "description": peer.get("description"),
-        "tags": [tag.strip() for tag in (peer.get("tags") or "").split(",") if tag.strip()], "group_id": peer.get("group_id"),
-        "enabled": bool(peer.get("enabled")), "online": bool(peer.get("isOnline")), "expires_at": peer.get("expires_at"),
-        "handshake": peer.get("latestHandshake") or peer.get("latest_handshake") or 0, "type": peer.get("peer_type") or "regular",
-        "rx_bytes": peer.get("transferRx") or peer.get("transfer_rx") or 0, "tx_bytes": peer.get("transferTx") or peer.get("transfer_tx") or 0}
 
 
 def built_in(peer, by, stale, now):

@@ -30,6 +30,10 @@ TOKEN = {
     "token_file": {"type": "path", "no_log": False},  # a path, not the token
 }
 PEERS_TOKEN = {"peers_token": {"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_PEERS_TOKEN"])}}
+ADMIN = {
+    "admin_user": {"type": "str", "fallback": (env_fallback, ["GATECONTROL_ADMIN_USER"])},
+    "admin_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_ADMIN_PASSWORD"])},
+}
 IDENTITY = {
     "machine_fingerprint": {"type": "str"},
     "client_platform": {"type": "str"},
