@@ -466,6 +466,10 @@ class Agent:
             return None
         try:
             config = _wgconf.parse(text, allow_hooks=True)
+            issued = self.store.text("issued")
+            # After a run that was cut off, or whose change was rolled back, settings and file both are as they were written.
+            if issued is not None and self.rendered(issued) != text:
+                drift.append("%s is not what the local policy makes of the server's config" % self.config_path)
         except _wgconf.ConfigError as err:
             drift.append("%s: %s" % (self.config_path, err))
             return None
