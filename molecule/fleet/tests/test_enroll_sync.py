@@ -56,7 +56,7 @@ def test_enroll_stops_after_an_unhealthy_batch_and_goes_on_from_there(room):
     # A canary that cannot be reached ends the run before any other host is touched.
     room.room("block", later[0])
     try:
-        run = room.run("enroll", "-e", "ansible_ssh_timeout=3", limit=later, **words)
+        run = room.run("enroll", *room.NEW_CONNECTION, limit=later, **words)
         assert run.status != 0 and {entry["host"] for entry in run.results} == {later[0]}
     finally:
         room.room("unblock", later[0])
@@ -74,7 +74,7 @@ def test_a_share_of_failures_can_be_accepted(room):
     gone = room.hosts[2]
     room.room("block", gone)
     try:
-        run = room.run("enroll", "-e", "ansible_ssh_timeout=3", gatecontrol_batch=3, gatecontrol_max_fail_percentage=40)
+        run = room.run("enroll", *room.NEW_CONNECTION, gatecontrol_batch=3, gatecontrol_max_fail_percentage=40)
     finally:
         room.room("unblock", gone)
     assert run.status != 0 and all(run.seen(host)["in_sync"] for host in room.hosts if host != gone)
