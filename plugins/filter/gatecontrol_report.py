@@ -66,7 +66,7 @@ def entry(host, seen, peer, stale_after, now):
         "host": str(host), "state": state, "reasons": reasons, "peer_id": seen.get("peer_id") or known.get("id"),
         "peer_name": seen.get("peer_name") or known.get("name"), "enabled": enabled, "address": known.get("address") or None,
         "expires_at": known.get("expires_at"), "tunnel": told.get("status"), "handshake_age": age, "rx_bytes": told["rx_bytes"], "tx_bytes": told["tx_bytes"],
-        "beat_age": max(0, int(seen["now"] - seen["last_beat"])) if seen.get("last_beat") else None, "reporting": seen.get("reporting"),
+        "beat_age": max(0, int(seen.get("now", now) - seen["last_beat"])) if seen.get("last_beat") else None, "reporting": seen.get("reporting"),
         "system": " ".join(filter(None, (system.get("distribution"), system.get("version")))) or None}
 
 
