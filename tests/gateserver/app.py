@@ -197,6 +197,8 @@ async def serve(request, handler):
         call.body = await read_body(request)
     except Refusal as refusal:
         reply = refusal.reply
+        if not call.path.startswith("/api/"):
+            reply = reply._replace(body=session.page("Error", "<p>Something went wrong</p>"))
     try:
         with gate.store as store:
             fault = request.app["faults"].take(call.method, call.path, store.token_name(sent_token(call)))

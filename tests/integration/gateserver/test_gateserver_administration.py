@@ -110,7 +110,8 @@ def test_pages_of_the_list(start):
     def page(query):
         answer = client.get("peers" + query, client.admin).json()
         return answer["limit"], answer["offset"], [peer["name"] for peer in answer["peers"]]
-    assert page("")[0] == page("?limit=1000")[0] == page("?limit=0")[0] == 250
+    assert page("")[0] == page("?limit=1000")[0] == page("?limit=251")[0] == page("?limit=0")[0] == page("?limit=x")[0] == 250
+    assert page("?limit=-5")[0] == page("?limit=1&limit=2")[0] == page("?limit=1.9")[0] == 1 and page("?offset=-1")[1] == 0
     assert page("?limit=2&offset=1") == (2, 1, ["p-2", "p-3"])
     assert page("?offset=250")[2] == ["p-%d" % number for number in range(251, 261)] and page("?offset=260")[2] == []
 
@@ -193,6 +194,31 @@ def test_tags(gate):
     assert gate.post("tags", full, {"name": "a,b"}).status_code == 400
     assert gate.call("DELETE", "tags/" + tag, full).json() == {"ok": True, "removed_from_registry": True, "peers_affected": 1}
     assert gate.row(peer["id"])["tags"] == "other"
+
+
+@eras()
+def test_the_activity_log(gate):
+    host, token, reader = gate.unique("active"), gate.host_token(), gate.server.token("read-only")
+    gate.post("client/register", token, {"hostname": host, "platform": "linux"})
+    peer = gate.named(host)["id"]
+    gate.post("client/status", token, {"peerId": peer, "status": "connected", "timestamp": "2026-01-01T00:00:00.000Z"})
+    gate.post("client/status", token, {"peerId": peer, "status": "\ud800"})
+    gate.call("PUT", "peers/%d/toggle" % peer, gate.admin)
+    gate.put("peers/%d" % peer, {"description": "d"})
+    gate.post("peers/batch", gate.admin, {"action": "enable", "ids": [peer]})
+    gate.call("DELETE", "peers/%d" % peer, gate.admin)
+    log = gate.get("logs/activity?limit=8", reader).json()
+    assert [entry["event_type"] for entry in log["entries"]] == [
+        "peer_deleted", "batch_peers_enabled", "peer_updated", "peer_disabled", "client_status", "client_status", "client_registered",
+        "peer_created"]
+    told = log["entries"][5]
+    assert told["message"] == 'Client "%s" reported: connected' % host and told["severity"] == "info"
+    assert told["details"] == {"peerId": peer, "status": "connected", "timestamp": "2026-01-01T00:00:00.000Z"}
+    assert (log["page"], log["limit"], log["totalPages"]) == (1, 8, -(-log["total"] // 8))
+    second = gate.get("logs/activity?limit=4&page=2", gate.server.token("logs")).json()
+    assert second["page"] == 2 and second["entries"] == log["entries"][4:]
+    assert gate.get("logs/activity?limit=101", reader).json()["limit"] == 100 and gate.get("logs/activity", reader).json()["limit"] == 50
+    assert gate.get("logs/activity", gate.admin).json() == NO_SCOPE
 
 
 # ---------------------------------------------------------------- session, tokens, users

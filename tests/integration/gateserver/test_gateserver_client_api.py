@@ -118,6 +118,23 @@ def test_hostnames_become_names(gate, hostname, name):
     assert answer.json()["peerName"] == (name % mark if name else (hostname % mark)[:50])
 
 
+@eras("1.5.2", "1.50.12", "fixed")
+def test_a_hostname_is_counted_as_javascript_counts(gate):
+    mark = gate.unique("n")
+    answer = gate.post("client/register", gate.host_token(), {"hostname": mark + "\U0001f600" + "x" * 50})
+    assert answer.json()["peerName"] == (mark + "__" + "x" * 50)[:50]
+
+
+@eras("1.5.2", "1.50.12", "fixed")
+@pytest.mark.parametrize(("platform", "version", "told"), [
+    (None, None, "(unknown, v?)"), ("", 0, "(unknown, v?)"), ("linux", 2, "(linux, v2)"), ("linux", 1.0, "(linux, v1)"),
+    ("linux", True, "(linux, vtrue)"), ("linux", [1, None, "a"], "(linux, v1,,a)"), ("linux", {"a": 1}, "(linux, v[object Object])")])
+def test_what_a_host_says_of_itself_is_written_as_javascript_does(gate, platform, version, told):
+    host = gate.unique("says")
+    gate.post("client/register", gate.host_token(), {"hostname": host, "platform": platform, "clientVersion": version})
+    assert gate.named(host)["description"].endswith(" Client " + told if gate.era == "1.5.2" else "Client " + told)
+
+
 @eras("1.5.2", "fixed")
 def test_what_the_administrator_sees_of_a_new_host(gate):
     host = gate.unique("seen")
@@ -358,6 +375,8 @@ def test_bodies_that_are_no_json_objects(gate):
     for size, status in ((1024**2, 400), (1024**2 + 1, 413)):
         body = b'{"a":"' + b"x" * (size - 8) + b'"}'
         assert gate.call("POST", "client/heartbeat", token, data=body, headers={"Content-Type": "application/json"}).status_code == status
+    page = gate.call("POST", "/login", data="{not json", headers={"Content-Type": "application/json"})
+    assert page.status_code == 400 and page.headers["Content-Type"] == "text/html; charset=utf-8"
     deep = gate.call("POST", "client/heartbeat", token, data="[" * 200_000, headers={"Content-Type": "application/json"})
     assert (deep.status_code, deep.json()) == (400, {"error": "Internal server error"})
 
