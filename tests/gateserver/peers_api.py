@@ -206,7 +206,7 @@ def peer_config(call):
     text = call.gate.config(peer)
     if call.query.get("download") == "1":
         name = re.sub(r"[^A-Za-z0-9_.\-]", "_", peer["name"])
-        return Reply(200, text, {"Content-Type": "application/octet-stream",
+        return Reply(200, text, {"Content-Type": "application/octet-stream; charset=utf-8",
                                  "Content-Disposition": 'attachment; filename="%s.conf"' % name})
     return ok(config=text, name=peer["name"])
 

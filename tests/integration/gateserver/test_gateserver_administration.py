@@ -1,6 +1,7 @@
 """The administrator's side: peers, groups, tags, tokens, users, the session, the licence, the limits."""
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -67,6 +68,15 @@ def test_values_that_no_database_holds(gate):
     assert (half.status_code, half.json()["error"]) == (400, "Invalid hostname for peer name")
     assert gate.put("peers/%d" % peer["id"], {"description": "\ud800"}).status_code == 500
     assert gate.row(peer["id"])["description"] is None
+
+
+@eras()
+def test_a_config_as_a_file(gate):
+    peer = gate.new_peer("with blank")
+    answer = gate.get("peers/%d/config?download=1" % peer["id"], gate.admin)
+    assert answer.text == gate.get("peers/%d/config?download=0" % peer["id"], gate.admin).json()["config"]
+    assert answer.headers["Content-Type"] == "application/octet-stream; charset=utf-8"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="%s.conf"' % peer["name"].replace(" ", "_")
 
 
 @eras()
@@ -383,3 +393,8 @@ def test_logins_are_counted_by_address(start):
     refused = client.session().answer
     assert refused.status_code == 429 and refused.json() == {"error": "Too many login attempts, please try again later"}
     assert int(refused.headers["Retry-After"]) > 0
+    page = client.get("/login")
+    form = {"username": "admin", "password": "wrong", "_csrf": re.search('value="([0-9a-f]{128})"', page.text).group(1)}
+    for address, status in (("192.0.2.1", 302), ("192.0.2.1", 302), ("192.0.2.1", 429), ("192.0.2.1, 192.0.2.2", 302)):
+        answer = client.call("POST", "/login", data=form, headers={"X-Forwarded-For": address}, cookies=page.cookies)
+        assert answer.status_code == status  # loopback is believed about whom it forwards for, and nobody else
