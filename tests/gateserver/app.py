@@ -115,7 +115,7 @@ def checked(call, handler) -> Reply:
         if handler:
             return handler(call)
         return NOT_FOUND if call.path.startswith("/api/") else Reply(404, session.page("404", "<h1>404</h1>"))
-    if not (call.path.startswith("/api/v1/client/update/") and call.era.has("update_public")):
+    if not (handler and call.path.startswith("/api/v1/client/update/") and call.era.has("update_public")):
         authenticate(call)
     count(call)
     if call.user and call.method in ("POST", "PUT", "PATCH", "DELETE"):

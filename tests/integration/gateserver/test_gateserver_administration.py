@@ -317,6 +317,40 @@ def test_only_administrators_log_in(gate):
     assert session.call("PATCH", "users/%d" % user["id"], json={"role": "nobody"}).status_code == 500
 
 
+@eras(but="1.5.2")
+def test_a_token_is_assigned_to_a_user_once(gate):
+    session = gate.session()
+    user = session.call("POST", "users", json={"username": gate.unique("u"), "role": "user"}).json()["user"]["id"]
+    token = session.call("POST", "tokens", json={"name": gate.unique("t"), "scopes": ["client", "peers"]}).json()
+    path = "tokens/%d/assign" % token["details"]["id"]
+
+    def assign(**body):
+        answer = session.call("PUT", path, json=body)
+        return answer.status_code, answer.json().get("error")
+    unassigned = [one["id"] for one in session.call("GET", "users/unassigned-tokens").json()["tokens"]]
+    assert token["details"]["id"] in unassigned and assign() == (400, "userId is required")
+    assert assign(userId=user) == (200, None) and assign(userId=user) == (400, "Token is already assigned to a user")
+    assert session.call("PUT", "tokens/999999/assign", json={"userId": user}).status_code == 404
+    assert gate.get("client/permissions", token["token"]).json()["scopes"] == ["client"]  # what the user's role leaves of them
+    assert gate.get("peers", token["token"]).json() == NO_SCOPE
+    assert session.call("DELETE", "users/%d" % user).status_code == 200 and gate.get("client/ping", token["token"]).status_code == 401
+
+
+@eras("1.118.2", "fixed")
+def test_several_peers_get_an_owner(gate):
+    session, peers = gate.session(), [gate.new_peer()["id"] for turn in range(2)]
+    user = session.call("POST", "users", json={"username": gate.unique("u"), "role": "user", "displayName": "Ada"}).json()["user"]["id"]
+    assert gate.post("peers/batch-owner", gate.admin, {"peer_ids": peers, "user_id": user}).json() == {"ok": True, "affected": 2}
+    owners = {peer["id"]: (peer["user_id"], peer["owner_name"]) for peer in gate.get("peers", gate.admin).json()["peers"]}
+    assert owners[peers[0]] == owners[peers[1]] == (user, "Ada")
+    assert gate.put("peers/%d" % peers[0], {"user_id": None}).json()["peer"]["user_id"] is None
+    for body, error in (({"peer_ids": peers, "user_id": 999999}, "Selected owner does not exist"),
+                        ({"peer_ids": [], "user_id": user}, "Invalid or too many peer IDs"),
+                        ({"peer_ids": list(range(1, 502)), "user_id": user}, "Invalid or too many peer IDs")):
+        answer = gate.post("peers/batch-owner", gate.admin, body)
+        assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
 @eras()
 def test_requests_for_tokens_that_are_wrong(gate):
     session = gate.session()
