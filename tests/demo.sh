@@ -115,6 +115,10 @@ for peer in json.load(sys.stdin):
 step "6. The same play again: one request a host, nothing to change"
 play -e demo_copy_ca=false
 
+step "7. The report on the fleet, from its hosts and its server"
+.venv/bin/ansible-playbook playbooks/report.yml -e gatecontrol_report_dir="$PWD/$folder" 2>&1 | tee -a "$log" | sed -n "/msg:$/,/^$/s/^ *- '\?\([^']*\)'\?$/\1/p" | indent
+echo "    The same as a page, to be opened in a browser: $PWD/$folder/gatecontrol-report.html"
+
 step "It runs ($((SECONDS - begun)) s). Look around:"
 cat <<TEXT | indent
 log in                  ssh -F $folder/ssh_config ${names[0]}

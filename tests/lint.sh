@@ -24,6 +24,7 @@ antsibull-changelog lint
 
 echo "lint: ansible-builder"
 ansible-builder introspect "$root" | grep -q '# from collection callmetechie.gatecontrol'
+ansible-builder create --file docs/examples/execution-environment.yml --context "$root/ee" >/dev/null
 
 echo "lint: galaxy-importer"
 ansible-galaxy collection build --force --output-path "$root" >/dev/null

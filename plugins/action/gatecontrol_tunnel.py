@@ -27,12 +27,12 @@ class ActionModule(ActionBase):
         _checked, params = self.validate_argument_spec(argument_spec=_options.TUNNEL)
         arguments = {key: value for key, value in params.items() if value is not None}
         over_ssh = self._connection.transport in ("ssh", "paramiko", "paramiko_ssh")
-        if params["state"] == "up" and over_ssh:
+        if over_ssh:
             if params["ssh_connection"] is None:
                 # Asked without become: sudo does not pass it on.
                 done = self._low_level_execute_command("echo \"$SSH_CONNECTION\"", sudoable=False)
                 arguments["ssh_connection"] = (done.get("stdout_lines") or [""])[-1].strip()
-            arguments["arm"] = True
+            arguments["arm"] = params["state"] == "up"
         started = time.monotonic()
         result.update(self._execute_module(MODULE, arguments, task_vars=task_vars))
         change = result.pop("armed", None)

@@ -74,6 +74,20 @@ options:
     type: str
 """
 
+    ADMIN = r"""
+options:
+  admin_user:
+    description:
+      - The administrator's name in the web interface.
+      - If not set, the environment variable E(GATECONTROL_ADMIN_USER) is used.
+    type: str
+  admin_password:
+    description:
+      - The administrator's password. It does not leave the controller. The server allows 5 logins in 15 minutes.
+      - If not set, the environment variable E(GATECONTROL_ADMIN_PASSWORD) is used.
+    type: str
+"""
+
     IDENTITY = r"""
 options:
   machine_fingerprint:

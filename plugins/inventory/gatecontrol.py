@@ -71,11 +71,13 @@ keyed_groups:
 import re
 import time
 
+from ansible.constants import LOCALHOST
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet
 
+RESERVED = ("all", "ungrouped", *LOCALHOST)  # as hosts they would catch what a play delegates to the controller, or mean a group
 REACH = ("url", "ca_path", "validate_certs", "client_cert", "client_key", "proxy", "no_proxy", "timeout", "max_wait", "allow_http", "auth_header")
 
 
@@ -97,7 +99,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if peers is None:
             try:
                 options = {name: self.get_option(name) for name in REACH}
-                peers = [slim(peer) for peer in _api.Api(dict(options, token=self.get_option("peers_token"))).peers()]
+                peers = [_fleet.slim(peer) for peer in _api.Api(dict(options, token=self.get_option("peers_token"))).peers()]
             except _api.ApiError as err:
                 raise AnsibleParserError(str(err)) from err
             if self.get_option("cache"):
@@ -112,8 +114,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if peer["type"] == "gateway" and not self.get_option("gateways"):
                 continue
             host = re.sub(r"[^A-Za-z0-9_.-]", "_", peer["name"])
-            if host in self.inventory.hosts:
-                self.display.warning("two peers of %s are called %s; the one with the id %d is left out" % (self.get_option("url"), host, peer["id"]))
+            if host in self.inventory.hosts or host in RESERVED:
+                what = "a peer of %s is called %s, a name that Ansible keeps for itself" if host in RESERVED else "two peers of %s are called %s"
+                self.display.warning((what + "; the one with the id %d is left out") % (self.get_option("url"), host, peer["id"]))
                 continue
             self.inventory.add_host(host)
             self.inventory.set_variable(host, "gatecontrol_peer", dict(peer, handshake_age=int(now - peer["handshake"]) if peer["handshake"] else None))
@@ -121,23 +124,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self.inventory.set_variable(host, "ansible_host", peer["address"])
             for group in built_in(peer, by, stale, now):
                 if group not in groups:
-                    groups[group] = self.inventory.add_group(group)
-                self.inventory.add_child(groups[group], host)
+                    groups[group] = self.inventory.groups[self.inventory.add_group(group)]
+                groups[group].add_host(self.inventory.hosts[host])  # add_child would take a host called like a group for that group
             if any(own):
                 variables = self.inventory.hosts[host].get_vars()
                 self._set_composite_vars(own[0], variables, host, strict)
                 self._add_host_to_composed_groups(own[1], self.inventory.hosts[host].get_vars(), host, strict, fetch_hostvars=False)
                 self._add_host_to_keyed_groups(own[2], self.inventory.hosts[host].get_vars(), host, strict, fetch_hostvars=False)
-
-
-def slim(peer):
-    """What a host is told of its peer: no key. address without prefix length; handshake in seconds since 1970, 0 for never; bytes."""
-    return {
-        "id": peer["id"], "name": peer["name"], "address": (peer.get("allowed_ips") or "").split("/")[0], "description": peer.get("description"),
-        "tags": [tag.strip() for tag in (peer.get("tags") or "").split(",") if tag.strip()], "group_id": peer.get("group_id"),
-        "enabled": bool(peer.get("enabled")), "online": bool(peer.get("isOnline")), "expires_at": peer.get("expires_at"),
-        "handshake": peer.get("latestHandshake") or peer.get("latest_handshake") or 0, "type": peer.get("peer_type") or "regular",
-        "rx_bytes": peer.get("transferRx") or peer.get("transfer_rx") or 0, "tx_bytes": peer.get("transferTx") or peer.get("transfer_tx") or 0}
 
 
 def built_in(peer, by, stale, now):

@@ -298,10 +298,16 @@ class Agent:
         return _wgconf.render(config)
 
     def reachability(self, text, ssh_connection):
-        """What a config's text would do to a controller's connection (_tunnel.reachability); nothing where none is to be kept reachable."""
+        """What a config's text would do to a controller's connection (_tunnel.reachability); nothing is kept where nothing is to be kept reachable.
+
+        A path that is kept already stays where this connection cannot tell whether it is needed: there is none, or it runs through the tunnel.
+        """
+        reach = _tunnel.reachability(self.run, _wgconf.parse(text, allow_hooks=True), self.interface, ssh_connection)
         if not self.settings.get("keep_reachable", True):
-            ssh_connection = None
-        return _tunnel.reachability(self.run, _wgconf.parse(text, allow_hooks=True), self.interface, ssh_connection)
+            reach.update(kept=None, reason=None)
+        elif not ssh_connection or reach["through"]:
+            reach["kept"] = _tunnel.kept_path(self.store, self.interface)
+        return reach
 
     def arm(self, confirm_by, ssh_connection, timeout=None):
         """Arm the candidate; returns the change's id. Raises AgentError where the controller at ssh_connection could not be kept reachable."""
@@ -326,6 +332,7 @@ class Agent:
         pending = self.store.load("pending") or {}
         left = max(2, int(pending.get("deadline", 0) - self.clock()) - 1)
         self.settings = dict(self.settings, max_wait=left, timeout=min(left, self.settings.get("timeout") or 15))
+        self.store.save("state", dict(self.memory(), not_before=0))  # a rate limit of before must not stand in for an answer
         shown = self.beat(check=False)
         return shown["error"]["text"] if shown["error"] and shown["error"]["kind"] in UNREACHED else None
 
@@ -379,7 +386,8 @@ class Agent:
         answer = self.show(state, self.connection(running))
         answer.update(host=self.facts(), tunnel=None, server={"asked": False}, drift=drift, now=self.now())
         if wanted.get("state") == "absent":
-            drift += [path + " is there" for path in self.parts()] + ["the interface %s is there" % self.interface] * (running is not None)
+            drift += [path + " is there" for path in self.parts()] + ["the interface %s is there" % self.interface] * (
+                running is not None and bool(self.enrollment.get("interface")))  # another's tunnel is not for this to take away
         else:
             self._compare_enrollment(wanted, drift)
             self._compare_files(wanted, drift)
@@ -458,6 +466,10 @@ class Agent:
             return None
         try:
             config = _wgconf.parse(text, allow_hooks=True)
+            issued = self.store.text("issued")
+            # After a run that was cut off, or whose change was rolled back, settings and file both are as they were written.
+            if issued is not None and self.rendered(issued) != text:
+                drift.append("%s is not what the local policy makes of the server's config" % self.config_path)
         except _wgconf.ConfigError as err:
             drift.append("%s: %s" % (self.config_path, err))
             return None

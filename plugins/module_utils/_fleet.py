@@ -18,6 +18,16 @@ def token_name(peer_name):
     return "ansible: " + peer_name
 
 
+def slim(peer):
+    """What inventory and report tell of a peer: no key. address without prefix length; handshake in seconds since 1970, 0 for never; bytes."""
+    return {
+        "id": peer["id"], "name": peer["name"], "address": (peer.get("allowed_ips") or "").split("/")[0], "description": peer.get("description"),
+        "tags": [tag.strip() for tag in (peer.get("tags") or "").split(",") if tag.strip()], "group_id": peer.get("group_id"),
+        "enabled": bool(peer.get("enabled")), "online": bool(peer.get("isOnline")), "expires_at": peer.get("expires_at"),
+        "handshake": peer.get("latestHandshake") or peer.get("latest_handshake") or 0, "type": peer.get("peer_type") or "regular",
+        "rx_bytes": peer.get("transferRx") or peer.get("transfer_rx") or 0, "tx_bytes": peer.get("transferTx") or peer.get("transfer_tx") or 0}
+
+
 class _Listed(_peer.ServerPeer):
     """A peer whose record is known from the list."""
 

@@ -30,6 +30,10 @@ TOKEN = {
     "token_file": {"type": "path", "no_log": False},  # a path, not the token
 }
 PEERS_TOKEN = {"peers_token": {"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_PEERS_TOKEN"])}}
+ADMIN = {
+    "admin_user": {"type": "str", "fallback": (env_fallback, ["GATECONTROL_ADMIN_USER"])},
+    "admin_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_ADMIN_PASSWORD"])},
+}
 IDENTITY = {
     "machine_fingerprint": {"type": "str"},
     "client_platform": {"type": "str"},
@@ -83,6 +87,14 @@ def reach(params, settings=None):
     url = _api.normal_url(params["url"] or known)
     base = settings if known and _api.normal_url(known) == url else {}
     return dict({key: base.get(key) if params[key] is None else params[key] for key in REACH}, url=url)
+
+
+def own_settings():
+    """The agent's settings of the machine the module runs on; None where there are none, or none that this user may read, as on a controller."""
+    try:
+        return _enrollment.Store().load("settings")
+    except PermissionError:
+        return None
 
 
 def policy(params, settings):

@@ -8,10 +8,11 @@ This module util is PRIVATE to the collection; it may change without notice.
 from __future__ import annotations
 
 import ipaddress
+import os
 import platform
 import re
 
-from . import _agent, _api, _enrollment, _wgconf
+from . import _agent, _api, _enrollment, _tunnel, _wgconf
 
 GONE = ("unbound", "not_found")  # what a server says of a deleted peer: 404 in the 1.5.2 era, 403 "not bound" later
 
@@ -83,6 +84,9 @@ class HostPeer:
                             % (record["peer_name"], self.name, record["peer_name"]), "other_peer")
         own = (self.store.text("token") or "").strip()
         token = self.token or own
+        if not token and record["reporting"] == "full":
+            raise PeerError("the token of this host is gone from %s; give gatecontrol_token, or a secret for the server on the controller"
+                            % self.store.path("token"), "no_secret")
         if not token:
             if record.get("hash") and _enrollment.digest(self.store.text("issued") or "") == record["hash"]:
                 return self._keep(None, check_mode)  # nobody can ask the server, but what it issued last is here
@@ -156,6 +160,8 @@ class HostPeer:
         if not issued and not self.token:
             raise PeerError("this host is not enrolled and no secret was given for it; give gatecontrol_token or gatecontrol_peers_token",
                             "no_secret")
+        if not self.record.get("peer_id") and not self.adopt:
+            self._check_interface()
         if not self.peer_id:
             _api.check_name(self.name)
             if self.server:
@@ -179,6 +185,14 @@ class HostPeer:
         self.store.drop("intent", "state", *(["token"] if issued else []))
         return {"changed": True, "peer": {"id": record["peer_id"], "name": record["peer_name"]}, "created": created, "adopted": adopted,
                 "hash": _enrollment.digest(answer["config"]), "reporting": record["reporting"]}
+
+    def _check_interface(self):
+        """Raise PeerError where a tunnel of this name is there already, whose key may be kept nowhere else."""
+        link = os.path.join(self.store.root, "sys/class/net", self.interface)
+        for place in (_tunnel.config_path(self.store, self.interface), link):
+            if os.path.lexists(place):
+                raise PeerError("this host has a tunnel %s already that is not of an enrollment (%s), and nothing was changed; set gatecontrol_interface "
+                                "to another name, or gatecontrol_adopt=true to have it replaced" % (self.interface, place), "other_interface")
 
     def _write(self, record):
         if self.token:

@@ -712,6 +712,27 @@ def failed(interface, verdict):
 
 # --- the path kept for the controller
 
+def _way(run, ssh_connection):
+    """(controller's address, the host's own, the route between as `ip -j` tells it) of a connection; None where there is none to look after."""
+    words = (ssh_connection or "").split()
+    if len(words) != 4:
+        return None
+    client, own = (ipaddress.ip_address(re.sub("^::ffff:(?=[0-9.]+$)", "", word.split("%")[0])) for word in (words[0], words[2]))
+    if client.is_loopback or client.is_link_local or client.version != own.version:
+        return None
+    try:
+        out = _command(run, ["ip", "-%d" % client.version, "-j", "route", "get", str(client), "from", str(own)])
+    except TunnelError:
+        return None  # a connection of before, whose address this host has lost
+    return client, own, json.loads(out)[0]
+
+
+def runs_through(run, interface, ssh_connection):
+    """Whether a connection runs through this very tunnel."""
+    way = _way(run, ssh_connection)
+    return bool(way) and way[2].get("dev") == interface
+
+
 def reachability(run, config, interface, ssh_connection):
     """How a config would treat the controller's connection: {"kept", "through", "reason"}.
 
@@ -720,14 +741,10 @@ def reachability(run, config, interface, ssh_connection):
     A source rule to table main keeps it in a full tunnel, a route of its own where networks in table main would capture it.
     """
     result = {"kept": None, "through": False, "reason": None}
-    words = (ssh_connection or "").split()
-    if len(words) != 4:
-        return result
-    client, own = (ipaddress.ip_address(re.sub("^::ffff:(?=[0-9.]+$)", "", word.split("%")[0])) for word in (words[0], words[2]))
-    if client.is_loopback or client.is_link_local or client.version != own.version:
+    client, own, route = _way(run, ssh_connection) or (None, None, None)
+    if client is None:
         return result
     option, host = "-%d" % client.version, "%s/%d" % (client, client.max_prefixlen)
-    route = json.loads(_command(run, ["ip", option, "-j", "route", "get", str(client), "from", str(own)]))[0]
     if route.get("dev") == interface:
         result.update(through=True, reason="the controller's connection from %s runs through %s itself" % (client, interface))
         return result

@@ -106,6 +106,11 @@ needs:
   type: list
   elements: str
   sample: [resolvconf]
+plan:
+  description: The step (C(action)) that would bring the tunnel to this config, and its C(reasons), as RV(callmetechie.gatecontrol.gatecontrol_tunnel#module:action) tells.
+  returned: in check mode with O(stage)
+  type: dict
+  sample: {action: restart, reasons: ["MTU is 1420, should be 1400"]}
 full_tunnel:
   description: Whether the config routes all traffic (C(/0)) into the tunnel.
   returned: success
@@ -117,7 +122,7 @@ import os
 import pwd
 import re
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _tunnel, _wgconf
 
 
 def issued_text(module, agent, known):
@@ -181,7 +186,10 @@ def work(module):
         before = _enrollment.read_text(path)
         result["changed"] = before != text or (not params["stage"] and rights_differ(path, rights))
         result["diff"] = {"before": _wgconf.mask(before or ""), "after": _wgconf.mask(text), "before_header": path, "after_header": path}
-        if params["stage"] and not module.check_mode:
+        if params["stage"] and module.check_mode:
+            plan = _tunnel.plan(config, agent.running(), _tunnel.applied(path), _tunnel.kept_path(agent.store, agent.interface))
+            result["plan"] = {"action": plan.action, "reasons": plan.reasons}
+        elif params["stage"]:
             agent.stage(offered, policy)
         elif not params["stage"]:
             result["dest"] = path

@@ -17,6 +17,7 @@ author:
 extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.peers_token
+  - callmetechie.gatecontrol.server.admin
   - callmetechie.gatecontrol.attributes
 attributes:
   idempotent:
@@ -28,16 +29,6 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  admin_user:
-    description:
-      - The administrator's name in the web interface.
-      - If not set, the environment variable E(GATECONTROL_ADMIN_USER) is used.
-    type: str
-  admin_password:
-    description:
-      - The administrator's password. It does not leave the controller.
-      - If not set, the environment variable E(GATECONTROL_ADMIN_PASSWORD) is used.
-    type: str
   session:
     description: RV(session) of an earlier run, so that one login serves all batches. The server allows 5 in 15 minutes.
     type: dict
@@ -134,8 +125,6 @@ requests:
   sample: 83
 """
 
-from ansible.module_utils.basic import env_fallback
-
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _fleet, _options, _session
 
 HOST = dict(
@@ -182,9 +171,7 @@ def work(module):
 def main():
     _options.run_module(
         work, argument_spec=dict(
-            _options.REACH, **_options.PEERS_TOKEN, state={"type": "str", "choices": ["present", "absent"], "default": "present"},
-            admin_user={"type": "str", "fallback": (env_fallback, ["GATECONTROL_ADMIN_USER"])},
-            admin_password={"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_ADMIN_PASSWORD"])},
+            _options.REACH, **_options.PEERS_TOKEN, **_options.ADMIN, state={"type": "str", "choices": ["present", "absent"], "default": "present"},
             session={"type": "dict", "no_log": True}, token_user={"type": "str", "no_log": False}, adopt={"type": "bool", "default": False},
             hosts={"type": "list", "elements": "dict", "required": True, "options": HOST}))
 

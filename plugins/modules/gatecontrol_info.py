@@ -9,20 +9,22 @@ module: gatecontrol_info
 short_description: Tell what a GateControl server says
 version_added: 1.0.0
 description:
-  - Asks a GateControl server whether it answers, which release it is, what a token may do, and, with a peers token, which peers it has.
+  - Asks a GateControl server whether it answers, which release it is, what a token may do, and, with a peers token or as the administrator, which
+    peers it has.
 author:
   - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.token
   - callmetechie.gatecontrol.server.peers_token
+  - callmetechie.gatecontrol.server.admin
   - callmetechie.gatecontrol.attributes.info
 options:
   gather:
     description:
       - What to ask for, one request each. V(server) is a ping with the client token, or one entry of the peers list with a peers token
-        alone, which does not tell the release. V(permissions) needs a client token and a server since 1.6.1. V(peers) needs O(peers_token)
-        and one request for each 250 peers.
+        alone, which does not tell the release. V(permissions) needs a client token and a server since 1.6.1. V(peers) needs O(peers_token),
+        or O(admin_user) and O(admin_password) and with them a login of its own, and one request for each 250 peers.
     type: list
     elements: str
     choices: [server, permissions, peers]
@@ -89,13 +91,14 @@ peers:
   sample: [{id: 5, name: web01, allowed_ips: 10.8.0.2/32, enabled: 1, isOnline: true}]
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _options, _session
 
 
 def work(module):
-    options, gather = _options.reach(module.params, _enrollment.Store().load("settings")), module.params["gather"]
+    options, gather = _options.reach(module.params, _options.own_settings()), module.params["gather"]
     token, peers_token = _options.secret(module.params), _options.secret(module.params, "peers_token")
-    if not token and not peers_token:
+    admin = "peers" in gather and not peers_token and module.params["admin_user"] and module.params["admin_password"]
+    if not (token or peers_token or admin):
         raise _api.ApiError("no token was given; set token, token_file or peers_token", "options")
     result = {"changed": False}
     client = _api.Api(dict(options, token=token)) if token else None
@@ -114,6 +117,9 @@ def work(module):
         said = client.permissions()
         result.update(permissions=said.get("permissions"), scopes=said.get("scopes"))
     if "peers" in gather:
+        if admin:
+            peers = _session.Admin(options)
+            peers.transport.login(module.params["admin_user"], module.params["admin_password"])
         if not peers:
             raise _api.ApiError("the list of peers needs a token of scope peers; set peers_token", "options")
         result["peers"] = list(peers.peers())
@@ -122,7 +128,7 @@ def work(module):
 
 def main():
     _options.run_module(work, argument_spec=dict(
-        _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN,
+        _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.ADMIN,
         gather={"type": "list", "elements": "str", "choices": ["server", "permissions", "peers"], "default": ["server"]}))
 
 

@@ -192,7 +192,7 @@ def on_server(module, peers_token):
     params = module.params
     if not params["name"] and not params["peer_id"]:
         raise _api.ApiError("no peer was named; set name or peer_id", "options")
-    api = _api.Api(dict(_options.reach(params, _enrollment.Store().load("settings")), token=peers_token))
+    api = _api.Api(dict(_options.reach(params, _options.own_settings()), token=peers_token))
     peer = _peer.ServerPeer(api, params["name"], params["peer_id"])
     result = peer.settle(params["state"], _peer.wanted_fields(params), module.check_mode)
     result["diff"] = {"before": result.pop("before"), "after": result.pop("after")}

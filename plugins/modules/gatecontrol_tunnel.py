@@ -98,6 +98,9 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _a
 
 def gone(module, agent, interface, unit, absent):
     """The tunnel does not run; with absent its config is away too."""
+    if _tunnel.runs_through(agent.run, interface, module.params["ssh_connection"]):
+        raise _agent.AgentError("this play reaches the host through %s itself, and taking it away would cut the play off in the middle, so nothing was "
+                                "changed; reach the host at another address (ansible_host)" % interface, "lockout")
     running, path = agent.running(), _tunnel.config_path(agent.store, interface)
     state = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") if agent.services.available() else None
     changed = running is not None or state == "enabled" or (absent and _enrollment.read_text(path) is not None)
@@ -116,13 +119,13 @@ def work(module):
     params, agent = module.params, _options.agent(module)
     interface = agent.interface = params["interface"]
     unit = _tunnel.unit_of(interface)
+    if not module.check_mode:
+        agent.wait_idle()
     if params["state"] != "up":
         return gone(module, agent, interface, unit, params["state"] == "absent")
     if not agent.services.available():
         raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd",
                                 "settings")
-    if not module.check_mode:
-        agent.wait_idle()
     agent.settings["keep_reachable"] = params["keep_reachable"]
     path = _tunnel.config_path(agent.store, interface)
     live, candidate = _enrollment.read_text(path), agent.store.text("candidate") if params["staged"] else None
@@ -135,11 +138,11 @@ def work(module):
     config = _wgconf.parse(text, allow_hooks=True)
     ssh_connection = params["ssh_connection"]
     reach = agent.reachability(text, ssh_connection)
-    kept = reach["kept"] or _tunnel.kept_path(agent.store, interface) if ssh_connection is None else reach["kept"]
-    running = agent.running()
+    kept, running = reach["kept"], agent.running()
     plan = _tunnel.plan(config, running, _tunnel.applied(path), kept)
     enabled = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
-    result = {"changed": plan.action != "none" or text != live or not enabled, "action": plan.action, "reasons": plan.reasons, "kept": kept,
+    unkept = kept is None and _tunnel.kept_path(agent.store, interface) is not None
+    result = {"changed": plan.action != "none" or text != live or not enabled or unkept, "action": plan.action, "reasons": plan.reasons, "kept": kept,
               "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
                        "before_header": interface + " as it runs", "after_header": "%s (%s)" % (interface, "; ".join(plan.reasons) or "as it runs")}}
     if reach["through"]:
@@ -149,6 +152,7 @@ def work(module):
     if ssh_connection and agent.enrollment and agent.enrollment.get("controller") != ssh_connection:
         agent.note(controller=ssh_connection)
     if plan.action == "none":
+        _tunnel.keep(agent.run, agent.services, agent.store, interface, kept)
         _tunnel.apply(agent.run, agent.services, agent.store, interface, plan, config, kept, text)
         if candidate is not None:
             agent.accept()

@@ -229,3 +229,79 @@ def test_a_config_that_is_missing_or_a_name_that_is_none(machine, module, tunnel
     assert result["failed"] and "there is no" in result["msg"] and "gatecontrol_config" in result["msg"]
     result = module("tunnel", interface="no/name")
     assert result["failed"] and "no interface name" in result["msg"]
+
+
+# --- what is not ours, and what is under way
+
+def test_absent_passes_by_a_tunnel_of_somebody_else(machine):
+    """A host that was never enrolled and has a wg0 of its own."""
+    agent = machine.agent()
+    agent.running = lambda: _tunnel.Running()
+    answer = agent.verify({"state": "absent"})
+    assert answer["in_sync"] and answer["drift"] == []
+
+
+@pytest.mark.parametrize("state", ["down", "absent"])
+def test_taking_the_tunnel_away_waits_for_a_change_under_way(gate, machine, tunnel, state):
+    staged(gate, machine, persistent_keepalive=19)
+    machine.agent().arm("server", None)
+    plain = machine.sleep
+
+    def the_unit_works(seconds):
+        machine.sleep = plain
+        assert machine.agent().apply()["ok"]
+    machine.sleep = the_unit_works
+    assert tunnel(state=state)["changed"] and "wg0" not in machine.links
+    assert machine.agent().apply() is None and "wg0" not in machine.links and "wg-quick@wg0.service" not in machine.enabled
+
+
+def routed(machine, **route):
+    """Answer `ip route get` for the controller with this route; none: the host has lost the address it was asked from."""
+    plain = machine.run
+
+    def run(argv, stdin=None):
+        if argv[:1] == ["ip"] and "get" in argv:
+            return (0, json.dumps([route]), "") if route else (2, "", "RTNETLINK answers: Network is unreachable")
+        return plain(argv, stdin)
+    machine.run = run
+
+
+@pytest.mark.parametrize("state", ["down", "absent"])
+def test_a_play_through_the_tunnel_does_not_take_it_away(machine, module, tunnel, state):
+    routed(machine, dev="wg0")
+    before = machine.files()
+    for check in (True, False):
+        result = module("tunnel", check=check, interface="wg0", state=state, ssh_connection=SSH)
+        assert result["failed"] and result["failure"]["kind"] == "lockout" and "runs through" not in result["msg"] and "another address" in result["msg"]
+    assert machine.files() == before and "wg0" in machine.links
+    routed(machine, dev="eth0")
+    assert tunnel(state=state, ssh_connection=SSH)["changed"]
+
+
+def test_a_connection_whose_address_is_gone_stops_no_change(gate, machine, tunnel):
+    routed(machine)
+    machine.agent().note(controller=SSH)
+    gate.peer("set", machine.peer, persistent_keepalive=21)
+    machine.beat(now=True)
+    assert machine.store.load("pending") and machine.agent().apply()["ok"]
+    assert [peer["keepalive"] for peer in machine.links["wg0"]["peers"].values()] == [21]
+
+
+KEPT = ["-4", "rule", "add", "from", "198.51.100.1", "lookup", "main"]
+
+
+def test_the_kept_path_stays_with_a_change_through_the_tunnel_and_goes_when_it_is_not_wanted(gate, machine, tunnel):
+    agent = machine.agent()
+    _tunnel.keep(machine.run, agent.services, machine.store, "wg0", KEPT)
+    routed(machine, dev="wg0")
+    staged(gate, machine, persistent_keepalive=22)
+    assert tunnel(staged=True, ssh_connection=SSH)["changed"] and _tunnel.kept_path(machine.store, "wg0") == KEPT
+    gone = tunnel(keep_reachable=False, ssh_connection=SSH)
+    assert gone["changed"] and _tunnel.kept_path(machine.store, "wg0") is None
+    assert not tunnel(keep_reachable=False, ssh_connection=SSH)["changed"]
+
+
+def test_a_rate_limit_of_before_is_no_proof(gate, machine, tunnel):
+    staged(gate, machine, persistent_keepalive=23)
+    machine.store.save("state", {"not_before": machine.now() + 600})
+    assert tunnel(staged=True)["changed"] and gate.calls() == ["heartbeat"]

@@ -110,6 +110,17 @@ def test_every_drift_is_found_and_costs_no_request(gate, steady, verify, change)
     assert gate.calls() == ([] if change != "change under way" else ["config/check"])
 
 
+@pytest.mark.parametrize("policy, words", [
+    ({"mtu": 1300}, "wg0.conf is not what the local policy makes of the server's config"),
+    ({"allow_endpoints": ["10.0.0.0/8"]}, "is not one of the allowed endpoints")])
+def test_a_policy_that_was_never_applied_is_found(gate, steady, verify, policy, words):
+    """A run that was cut off after the settings were written, or whose change was rolled back."""
+    steady.settings = dict(steady.settings, policy=dict(steady.settings["policy"], **policy))
+    steady.install()
+    answer = verify()
+    assert len(answer["drift"]) == 1 and words in answer["drift"][0] and gate.calls() == []
+
+
 WISHES = {
     "url": ({"url": "https://new.example.com"}, "the enrollment is with http://127.0.0.1"),
     "interface": ({"interface": "wg1"}, "the enrollment uses the interface wg0"),

@@ -491,3 +491,27 @@ def test_a_token_comes_from_a_file_too(gate, host, tmp_path):
 def test_a_host_without_a_machine_id_is_told(gate, host):
     (host.root / "etc/machine-id").unlink()
     assert "systemd-machine-id-setup" in host.fails("peer", "settings", url=gate.url, token=gate.token(), name="web")
+
+
+@REGISTERS
+def test_a_tunnel_that_was_there_before_is_not_replaced(gate, host):
+    """Its key may be kept nowhere else."""
+    place = host.root / "etc/wireguard/wg0.conf"
+    place.parent.mkdir()
+    place.write_text("[Interface]\nPrivateKey = of somebody else\n", encoding="ascii")
+    token, before = gate.token(), host.files()
+    said = host.fails("peer", "other_interface", url=gate.url, token=token, name=gate.name())
+    assert "gatecontrol_interface" in said and "gatecontrol_adopt=true" in said and gate.calls() == [] and host.files() == before
+    host.fails("peer", "other_interface", True, url=gate.url, token=token, name=gate.name())
+    assert host.ok("peer", url=gate.url, token=token, name=gate.name(), interface="wg1")["created"]
+
+
+@BINDS
+def test_a_token_that_is_gone_from_the_host_is_told(gate, host):
+    name = gate.name()
+    result = enroll(gate, host, name)
+    host.store.save("issued", host.store.text("offered"))
+    host.store.save("enrollment", dict(host.record, hash=result["hash"]))
+    host.store.drop("token")
+    said = host.fails("peer", "no_secret", url=gate.url, name=name)
+    assert "etc/gatecontrol/token" in said and "gatecontrol_token" in said

@@ -95,6 +95,18 @@ def test_names_that_meet_are_reported_and_not_overwritten(inventory):
     assert listed["_meta"]["hostvars"][second]["gatecontrol_peer"]["id"] == kept and "id %d is left out" % left in " ".join(errors.split())
 
 
+def test_names_with_a_meaning_of_their_own_do_no_harm(inventory):
+    gate, run = inventory("fixed", "--subnet", "10.9.4.0/24")
+    kept = {name: gate.add(name)["id"] for name in ("enabled", "tag_web", "plain")}
+    left = {name: gate.add(name, tags="web")["id"] for name in ("localhost", "127.0.0.1", "all", "ungrouped")}
+    gate.set("plain", tags="web")
+    listed, errors = run()
+    assert set(listed["_meta"]["hostvars"]) == set(kept) == members(listed, "enabled")
+    assert members(listed, "tag_web") == {"plain"}
+    for name, number in left.items():
+        assert "is called %s, a name that Ansible keeps for itself; the one with the id %d is left out" % (name, number) in " ".join(errors.split())
+
+
 def test_a_bad_token_is_told_in_the_servers_words(inventory):
     _gate, run = inventory()
     with pytest.raises(AssertionError, match="listing the peers failed"):

@@ -192,6 +192,21 @@ def test_info_gathers_all_at_once(gate, host):
     assert gate.calls() == ["GET ping 200", "GET permissions 200", "GET /peers 200"] and not result["changed"]
 
 
+def test_info_lists_the_peers_as_the_administrator_too(gates, host):
+    gate, admin = gates("1.118.2"), {"admin_user": "admin", "admin_password": "LoopbackTest123!"}
+    name = gate.name()
+    gate.add(name)
+    gate.seen()
+    assert name in [peer["name"] for peer in host.ok("info", url=gate.url, gather=["peers"], **admin)["peers"]]
+    assert gate.calls() == ["GET /login 200", "POST /login 302", "GET /dashboard 200", "GET /peers 200"]
+    host.ok("info", url=gate.url, gather=["peers"], peers_token=gate.peers_token, **admin)
+    assert gate.calls() == ["GET /peers 200"], "a peers token needs no login"
+    host.fails("info", "auth", url=gate.url, gather=["peers"], **dict(admin, admin_password="wrong"))
+    gate.seen()
+    assert host.fails("info", "options", url=gate.url, **admin) and gate.calls() == []
+    assert host.files() == {}
+
+
 @pytest.mark.parametrize("given, word", [({}, "token"), ({"token": "gc_a", "gather": ["peers"]}, "peers_token"),
                                          ({"peers_token": "gc_a", "gather": ["permissions"]}, "token_file")])
 def test_info_names_the_token_it_lacks(gate, host, given, word):

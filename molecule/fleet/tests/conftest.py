@@ -1,0 +1,80 @@
+"""The scenario "fleet" as molecule has left it after converge: eight hosts, enrolled with the administrator's login."""
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "shared"))
+
+from scenario import CHECKOUT, Scenario  # noqa: E402
+
+from gateserver.running import ADMIN  # noqa: E402
+
+sys.path.insert(0, str(CHECKOUT / "build"))  # the collection's own code asks the server as an administrator
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _session  # noqa: E402
+
+
+class Fleet(Scenario):
+    """Eight hosts, the playbooks that a user has of the collection, and an administrator's eyes."""
+
+    NO_SECRET = {"gatecontrol_admin_user": "", "gatecontrol_admin_password": ""}
+
+    def run(self, name: str, *words: str, **options):
+        """Play one of the collection's playbooks; options as for start()."""
+        return self.play(*words, playbook=CHECKOUT / "playbooks" / (name + ".yml"), **options)
+
+    def offer_dark(self, host: str, text: str) -> None:
+        """Have the server offer a host a config whose endpoint answers nobody (RFC 5737); text: a config to begin with."""
+        dark = "".join("Endpoint = 198.51.100.9:51820\n" if line.startswith("Endpoint") else line for line in text.splitlines(keepends=True))
+        self.fault("config", text=dark, token="ansible: " + host)
+
+    def tokens(self, url: str | None = None) -> list:
+        """Every client token that the server knows, as its administrator sees them."""
+        self.ask("reset", url)  # this look is no login of the play's
+        admin = _session.Admin({"url": url or self.url, "validate_certs": False})
+        admin.transport.login(*ADMIN.split(":"))
+        tokens = admin.tokens()
+        self.ask("reset", url)
+        return [token for token in tokens if "client" in token["scopes"]]
+
+    def settled(self, hosts: list | None = None, url: str | None = None, tokens: bool = True) -> None:
+        """Each of these hosts has one peer that is connected and one token that is bound to it; there is no other peer or token."""
+        hosts = sorted(hosts or self.hosts)
+        peers = self.peers(url)
+        assert sorted(peers) == hosts
+        if tokens:
+            assert sorted(token["peer_id"] for token in self.tokens(url)) == sorted(peer["id"] for peer in peers.values())
+        for host in hosts:
+            shown = self.shown(host)
+            assert (shown["peer_id"], shown["status"], shown["pending"]) == (peers[host]["id"], "connected", False), shown
+            assert shown["reporting"] == ("full" if tokens else "none")
+
+
+@pytest.fixture(scope="session")
+def room():
+    """Hosts, server and plays."""
+    return Fleet("fleet")
+
+
+@pytest.fixture(autouse=True)
+def _each_test_finds_an_enrolled_fleet(request, room):
+    """A test leaves the hosts enrolled; where one failed, they are brought there again for the next one."""
+    failed = request.session.testsfailed
+    room.ask("reset")
+    yield
+    room.no_faults()
+    if request.session.testsfailed > failed:
+        start_over(room)
+
+
+def start_over(room) -> None:
+    """All hosts enrolled anew, whatever state they and the server are in."""
+    room.ask("reset")
+    room.everywhere("systemctl disable --now wg-quick@wg0 gatecontrol-beat.timer; ip link delete wg0; rm -rf /etc/gatecontrol /var/lib/gatecontrol "
+                    "/etc/wireguard/wg0.conf", check=False)
+    for name in room.peers():
+        room.ask("peer", action="delete", peer=name)
+    room.play()

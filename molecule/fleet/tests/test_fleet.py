@@ -1,0 +1,186 @@
+"""One secret enrolls a fleet: one login, a peer and a token for each host, no orphan, whatever cuts the run off."""
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from gateserver.running import Server
+
+ERAS = ("1.5.2", "1.50.12", "1.118.2", "fixed")
+
+
+def absent(room, **variables) -> None:
+    room.ask("reset")
+    room.play(gatecontrol_state="absent", **variables).ok()
+
+
+def logins(room, since: int) -> int:
+    return len(room.log(since=since, event="login"))
+
+
+# --- one login, no orphans
+
+
+def test_converge_took_one_login_for_all(room):
+    assert len(room.hosts) == 8
+    assert logins(room, 0) == 1
+    room.settled()
+
+
+def test_a_steady_run_needs_neither_secret_nor_login(room):
+    mark = room.mark_log()
+    run = room.play(**room.NO_SECRET).ok()
+    assert {host: (run.changed(host), run.seen(host)["in_sync"], len(run.of(host))) for host in room.hosts} == {
+        host: ([], True, 2) for host in room.hosts}  # the options' validation and the one question
+    asked = [entry for entry in room.log(since=mark) if entry["event"] not in ("heartbeat", "transfer")]
+    assert sorted(entry["event"] for entry in asked) == ["config/check"] * 8 and logins(room, mark) == 0
+
+
+def test_retired_with_the_administrators_login_nothing_stays(room):
+    absent(room)
+    assert room.peers() == {} and room.tokens() == []
+    left = room.everywhere("ls -d /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf /usr/local/lib/gatecontrol "
+                           "/usr/local/sbin/gatecontrol-agent /etc/systemd/system/gatecontrol-* 2>/dev/null; ip link show wg0 2>/dev/null; true")
+    assert left == dict.fromkeys(room.hosts, "")
+
+
+def test_three_batches_take_one_login(room):
+    mark = room.mark_log()
+    run = room.play(fleet_serial=3).ok()
+    assert logins(room, mark) == 1 and "LoopbackTest123!" not in run.text
+    room.settled()
+
+
+# --- cut off
+
+
+def test_killed_at_five_random_moments_and_run_again(room):
+    absent(room)
+    begun = time.monotonic()
+    room.play().ok()
+    whole = time.monotonic() - begun
+    seed = random.SystemRandom().randrange(10**6)
+    moments = sorted(random.Random(seed).uniform(0.1, 0.95) * whole for _number in range(5))
+    print("seed %d: killed after %s s of %.1f s" % (seed, ", ".join("%.1f" % moment for moment in moments), whole))
+    for moment in moments:
+        absent(room)
+        assert room.peers() == {}
+        process, trace, _started = room.start()
+        time.sleep(moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        trace.close()
+        room.ask("reset")
+        room.play().ok()
+        room.settled()
+
+
+# --- a peers token
+
+
+@pytest.fixture(scope="module")
+def eras(room):
+    """{era: a server of it, beside the scenario's own}; the hosts are enrolled with none while a test uses them."""
+    address, tls = room.known["room_address"], room.folder / "tls"
+    begun = {}
+    try:
+        for number, era in enumerate(ERAS, 60):
+            begun[era] = Server(
+                "--era", era, "--host", address, "--port", str(8400 + number), "--tls", str(tls / "server.pem"), str(tls / "server.key"),
+                "--wireguard", "gwfleet%d" % number, "--subnet", "10.86.%d.0/24" % number, "--endpoint", "%s:%d" % (address, 51800 + number),
+                "--rate-limit", "10000", "--login-limit", "1000", under=("ip", "netns", "exec", room.netns))
+            begun[era].ask("settings", values={"allowed_ips": "10.86.%d.0/24" % number})
+        absent(room)
+        yield begun
+    finally:
+        for server in begun.values():
+            server.stop()
+    room.ask("reset")
+    room.play(gatecontrol_move=True).ok()
+
+
+@pytest.mark.parametrize("era", ["1.5.2", "1.118.2"])
+def test_a_peers_token_enrolls_the_fleet(room, eras, era):
+    server = eras[era]
+    token = server.token("peers", name="controller")
+    given = dict(room.NO_SECRET, gatecontrol_url=server.url, gatecontrol_peers_token=token)
+    process, trace, _started = room.start(**given)
+    time.sleep(random.uniform(2, 8))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    trace.close()
+    room.play(**given).ok()
+    room.settled(url=server.url, tokens=False)
+    again = room.play(**given).ok()
+    assert not any(again.changed(host) for host in room.hosts)
+    room.play(gatecontrol_state="absent", **given).ok()
+    assert room.peers(server.url) == {}
+
+
+def test_the_licence_stops_at_the_fourth_host_and_leaves_no_half_one(room, eras):
+    server = eras["fixed"]
+    server.ask("settings", values={"licence.vpn_peers": "3"})
+    given = {"gatecontrol_url": server.url}
+    run = room.play(**given)
+    assert run.status != 0
+    enrolled = sorted(room.peers(server.url))
+    assert len(enrolled) == 3
+    refused = sorted(set(room.hosts) - set(enrolled))
+    for host in refused:
+        assert "3 of 3" in run.error(host), run.error(host)
+        assert room.on(host, "ls /etc/gatecontrol/enrollment.json /etc/gatecontrol/token /etc/wireguard/wg0.conf 2>/dev/null; true") == ""
+    room.settled(enrolled, server.url)
+    room.play(gatecontrol_state="absent", **given).ok()
+    server.ask("settings", values={"licence.vpn_peers": ""})
+    assert room.peers(server.url) == {}
+
+
+# --- who is who
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_one_token_for_two_hosts_is_caught(room, eras, era):
+    server, pair = eras[era], room.hosts[:2]
+    token = server.token("peers" if era == "1.5.2" else "client", name="shared")
+    run = room.play(limit=pair, gatecontrol_url=server.url, gatecontrol_token=token, **room.NO_SECRET)
+    assert run.status != 0 and room.peers(server.url) == {} and server.log(event="register") == []
+    for host in pair:
+        assert "f1 and f2 were given the same client token" in run.error(host)
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_cloned_image_is_caught(room, eras, era):
+    server, (first, second) = eras[era], room.hosts[:2]
+    own = room.on(second, "cat /etc/machine-id")
+    room.on(second, "echo %s > /etc/machine-id" % room.on(first, "cat /etc/machine-id").strip())
+    given = {"gatecontrol_url": server.url}
+    if era == "1.5.2":  # before tokens could be bound
+        given.update(room.NO_SECRET, gatecontrol_peers_token=server.token("peers", name="controller"))
+    try:
+        for serial in ("100%", 1):
+            run = room.play(limit=[first, second], fleet_serial=serial, **given)
+            assert run.status != 0 and second not in room.peers(server.url)
+            assert "same machine id" in run.error(second), run.error(second)
+    finally:
+        room.on(second, "echo %s > /etc/machine-id" % own.strip())
+    room.play(gatecontrol_state="absent", **given).ok()
+    for name in room.peers(server.url):
+        server.ask("peer", action="delete", peer=name)
+
+
+def test_a_clones_agent_falls_silent_by_itself(room):
+    first, second = room.hosts[:2]
+    files = "/etc/gatecontrol/enrollment.json /etc/gatecontrol/token"
+    archive = room.on(first, "tar -cP %s | base64 -w0" % files)
+    room.on(second, "mkdir -p /root/own && cp -a /etc/gatecontrol/. /root/own/ && echo %s | base64 -d | tar -xP" % archive.strip())
+    try:
+        mark = room.mark_log()
+        said = room.on(second, "gatecontrol-agent beat; true")
+        assert "clone" in said and "f1" in said
+        assert room.asked_by(second, since=mark) == []
+    finally:
+        room.on(second, "cp -a /root/own/. /etc/gatecontrol/ && rm -r /root/own && gatecontrol-agent beat")
+    room.settled()
