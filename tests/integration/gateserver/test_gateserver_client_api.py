@@ -353,6 +353,7 @@ def test_machine_binding_of_single_tokens(gate):
                  for path in ("config", "config/check", "peer-info", "traffic")]
         writes = [gate.post("client/" + path, made["token"], {"peerId": peer}, headers=headers) for path in ("heartbeat", "status")]
         return {answer.status_code for answer in reads + writes}
+    gate.server.ask("settings", values={"licence.machine_binding": False})
     try:
         refused = session.call("DELETE", binding)
         assert (refused.status_code, refused.json()["feature"]) == (403, "machine_binding") and statuses(None) == {200}
