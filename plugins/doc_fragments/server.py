@@ -74,6 +74,26 @@ options:
     type: str
 """
 
+    ADMIN = r"""
+options:
+  admin_user:
+    description:
+      - The administrator's name in the web interface.
+      - If not set, the environment variable E(GATECONTROL_ADMIN_USER) is used.
+    type: str
+  admin_password:
+    description:
+      - The administrator's password. It does not leave the controller.
+      - If not set, the environment variable E(GATECONTROL_ADMIN_PASSWORD) is used.
+    type: str
+  session:
+    description: RV(session) of an earlier run, so that one login serves all batches. The server allows 5 in 15 minutes.
+    type: dict
+  token_user:
+    description: Name of the user whose tokens are minted, the administrator who logs in without it.
+    type: str
+"""
+
     IDENTITY = r"""
 options:
   machine_fingerprint:
