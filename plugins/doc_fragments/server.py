@@ -83,11 +83,15 @@ options:
     type: str
   admin_password:
     description:
-      - The administrator's password. It does not leave the controller.
+      - The administrator's password. It does not leave the controller. The server allows 5 logins in 15 minutes.
       - If not set, the environment variable E(GATECONTROL_ADMIN_PASSWORD) is used.
     type: str
+"""
+
+    SESSION = r"""
+options:
   session:
-    description: RV(session) of an earlier run, so that one login serves all batches. The server allows 5 in 15 minutes.
+    description: RV(session) of an earlier run, so that one login serves all batches.
     type: dict
   token_user:
     description: Name of the user whose tokens are minted, the administrator who logs in without it.

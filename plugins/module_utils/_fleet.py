@@ -60,7 +60,7 @@ class Fleet:
         """{"peer", "created", "changed", and "token" with "token_id", or "config" with "hash"}"""
         peers, tokens = self._lists(check_mode)
         named = {peer["name"]: peer for peer in peers}
-        refused = twins([dict(host, new=True) for host in hosts])
+        refused = _doubles(hosts)
         new = [host["host"] for host in hosts if host["name"] not in named and host["host"] not in refused]
         refused.update(self._beyond_licence(new, len(peers)))
         return self._each(hosts, lambda host, dry: self._one(host, named, tokens, dry), refused, check_mode)
@@ -99,7 +99,7 @@ class Fleet:
         peers, tokens = self._lists(check_mode)
         named = {peer["name"]: peer for peer in peers}
         new = [host["host"] for host in hosts if keys and not {host["name"], host["name"] + ROTATED} <= set(named)]
-        refused = dict(twins([dict(host, new=True) for host in hosts]), **self._beyond_licence(new, len(peers)))
+        refused = dict(_doubles(hosts), **self._beyond_licence(new, len(peers)))
         return self._each(hosts, lambda host, dry: self._second(host, named, tokens, keys, dry), refused, check_mode)
 
     def confirmed(self, hosts, check_mode=False):
@@ -326,17 +326,23 @@ TWINS = (
 )
 
 
+def _doubles(hosts):
+    """{host: PeerError} of a batch's hosts that would share a peer."""
+    return twins([{"host": host["host"], "name": host["name"], "fingerprint": host.get("fingerprint"), "new": True} for host in hosts])
+
+
 def twins(hosts):
     """{host: PeerError} of the new hosts that would get what another one has: token, name, machine id or peer.
 
-    hosts: dicts with host, url, new (whether it is to get a peer in this run), and of each of TWINS what is known.
+    hosts: dicts with host, url, new (whether it is to get a peer in this run), and of each of TWINS what is known; all but a token may occur
+    again on another server.
     """
     found = {}
     for key, what, advice in TWINS:
         seen = {}
         for host in hosts:
             if host.get(key):
-                seen.setdefault((host.get("url"), host[key]), []).append(host)
+                seen.setdefault((key == "token_digest" or host.get("url"), host[key]), []).append(host)
         for group in seen.values():
             names = [host["host"] for host in group]
             if len(names) > 1:

@@ -33,9 +33,8 @@ PEERS_TOKEN = {"peers_token": {"type": "str", "no_log": True, "fallback": (env_f
 ADMIN = {
     "admin_user": {"type": "str", "fallback": (env_fallback, ["GATECONTROL_ADMIN_USER"])},
     "admin_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_ADMIN_PASSWORD"])},
-    "session": {"type": "dict", "no_log": True},
-    "token_user": {"type": "str", "no_log": False},
 }
+SESSION = dict(ADMIN, session={"type": "dict", "no_log": True}, token_user={"type": "str", "no_log": False})
 IDENTITY = {
     "machine_fingerprint": {"type": "str"},
     "client_platform": {"type": "str"},
@@ -77,7 +76,7 @@ TUNNEL = dict(
     confirm_timeout={"type": "int", "default": 40}, keep_reachable={"type": "bool", "default": True}, ssh_connection={"type": "str"},
     arm={"type": "bool", "default": False})
 FLEET = dict(
-    REACH, **PEERS_TOKEN, **ADMIN,
+    REACH, **PEERS_TOKEN, **SESSION,
     state={"type": "str", "choices": ["present", "absent", "expired", "rotated", "confirmed"], "default": "present"},
     keys={"type": "bool", "default": False, "no_log": False}, names={"type": "list", "elements": "str", "default": []}, max_percent={"type": "int"},
     others={"type": "int", "default": 0}, pace={"type": "bool", "default": False}, adopt={"type": "bool", "default": False},

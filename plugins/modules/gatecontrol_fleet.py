@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.peers_token
   - callmetechie.gatecontrol.server.admin
+  - callmetechie.gatecontrol.server.session
   - callmetechie.gatecontrol.attributes
 attributes:
   idempotent:

@@ -18,6 +18,7 @@ author:
 extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.admin
+  - callmetechie.gatecontrol.server.session
   - callmetechie.gatecontrol.attributes
 attributes:
   idempotent:
@@ -145,7 +146,7 @@ def work(module):
 
 def main():
     _options.run_module(work, argument_spec=dict(
-        _options.REACH, **_options.ADMIN, state={"type": "str", "choices": ["present", "rotated", "absent", "listed"], "default": "present"},
+        _options.REACH, **_options.SESSION, state={"type": "str", "choices": ["present", "rotated", "absent", "listed"], "default": "present"},
         peer={"type": "str"}, peer_id={"type": "int"}, name={"type": "str"}, scopes={"type": "list", "elements": "str", "default": ["client"]},
         expires_at={"type": "str"}, revoke_old={"type": "bool", "default": True}, except_id={"type": "int"}))
 

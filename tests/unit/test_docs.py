@@ -16,6 +16,7 @@ import options_page  # noqa: E402
 
 PAGES = sorted([*(CHECKOUT / "docs").glob("*.md"), CHECKOUT / "README.md", CHECKOUT / "roles" / "gatecontrol" / "README.md"])
 OPTIONS = yaml.safe_load(options_page.SPECS.read_text())["argument_specs"]["main"]["options"]
+PLAYBOOKS = {name for path in (CHECKOUT / "playbooks").glob("*.yml") for name in re.findall(r"\bgatecontrol_[a-z_]+\b", path.read_text())}
 TROUBLESHOOTING = (CHECKOUT / "docs" / "troubleshooting.md").read_text().partition("\n## ")[2]
 TEXTS = re.findall(r"^\| `([^`]+)` \|", TROUBLESHOOTING, re.MULTILINE)
 
@@ -58,8 +59,8 @@ def test_text_still_occurs_in_the_code(text):
 def test_page_names_options_and_files_that_exist(page):
     text = page.read_text()
     named = set(re.findall(r"(?<![\w./-])gatecontrol_[a-z_]+\b(?!\.\w)", text))
-    modules = {path.stem for path in (CHECKOUT / "plugins" / "modules").glob("*.py")}
-    assert named - modules <= set(OPTIONS)
+    plugins = {path.stem for kind in ("modules", "filter") for path in (CHECKOUT / "plugins" / kind).glob("*.*")}
+    assert named - plugins <= set(OPTIONS) | PLAYBOOKS
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
         assert (page.parent / target).exists(), target
     for path in re.findall(r"`((?:docs|roles|plugins|molecule|tests|meta|playbooks)/[\w./-]*\w)", text):
