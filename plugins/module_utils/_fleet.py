@@ -57,13 +57,16 @@ class Fleet:
         self.api, self.user, self.adopt, self.pace, self.now = api, user, adopt, pace, now
 
     def present(self, hosts, check_mode=False):
-        """{"peer", "created", "changed", and "token" with "token_id", or "config" with "hash"}"""
+        """{"peer", "created", "changed", "gone": whether the peer of its enrollment is not on the server, and "token" with "token_id", or "config"
+        with "hash"}"""
         peers, tokens = self._lists(check_mode)
         named = {peer["name"]: peer for peer in peers}
         refused = _doubles(hosts)
         new = [host["host"] for host in hosts if host["name"] not in named and host["host"] not in refused]
         refused.update(self._beyond_licence(new, len(peers)))
-        return self._each(hosts, lambda host, dry: self._one(host, named, tokens, dry), refused, check_mode)
+        numbers = {peer["id"] for peer in peers}
+        return self._each(hosts, lambda host, dry: dict(
+            self._one(host, named, tokens, dry), gone=host.get("peer_id") not in numbers | {None}), refused, check_mode)
 
     def absent(self, hosts, max_percent=None, others=0, check_mode=False):
         """{"deleted", "changed", "revoked": [token names], "staying": [names of tokens that only an administrator can revoke]}

@@ -148,7 +148,7 @@ RETURN = r"""
 hosts:
   description:
     - What each host got, by its name in the play or in O(names), and with O(state=expired) by the peer's. C(peer) and C(created), and C(token) with an
-      administrator's session, or C(config) and C(hash) with a peers token.
+      administrator's session, or C(config) and C(hash) with a peers token. C(gone) tells that the server has no peer of the number O(hosts[].peer_id).
     - What is gone as C(deleted) and C(revoked) (names of tokens). C(staying) names the tokens that a peers token cannot revoke.
     - Where it did not come about, C(msg) and C(failure) instead. The module itself does not fail then.
   returned: success

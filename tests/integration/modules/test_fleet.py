@@ -226,6 +226,16 @@ def test_a_token_whose_peer_was_deleted_is_not_left_behind(fleet):
     assert not gone["deleted"] and gone["revoked"] == ["ansible: " + name] and not tokens_of(gate, run, name)
 
 
+def test_a_host_whose_token_was_revoked_and_peer_deleted_is_enrolled_again(enrolled):
+    gate, run, name, host, got = enrolled
+    run([], state="absent", names=[name], **ADMIN)
+    again = run([{"host": name, "name": name, "peer_id": got["peer"]["id"]}], **ADMIN)["hosts"][name]
+    assert again["created"] and again["gone"]
+    host.fails("peer", "other_token", url=gate.url, token=again["token"], peer_id=again["peer"]["id"])
+    host.ok("peer", url=gate.url, token=again["token"], peer_id=again["peer"]["id"], adopt=again["gone"])
+    assert not run([{"host": name, "name": name, "peer_id": again["peer"]["id"]}], **ADMIN)["hosts"][name]["gone"]
+
+
 def tokens_of(gate, run, name):
     """Details of the tokens that were minted for a peer."""
     return run.machine.ok("token", url=gate.url, state="listed", name="ansible: " + name, **ADMIN)["tokens"]
