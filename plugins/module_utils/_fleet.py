@@ -160,9 +160,10 @@ class Fleet:
         seconds = left + (math.ceil((needed - rate["left"]) / rate["limit"]) - 1) * _api.WINDOW
         raise _api.ApiError(
             "this batch needs %d requests, and the server's rate limit leaves %d of %d for the next %d s, so it would take %d minutes and nothing was "
-            "done; set gatecontrol_pace=true to wait, or give the administrator's login, which may make ten times as many"
-            % (needed, rate["left"], rate["limit"], left, math.ceil(seconds / 60)), "rate_limited", retry_after=left, needed=needed,
-            left=rate["left"], limit=rate["limit"], seconds=seconds)
+            "done; set gatecontrol_pace=true to wait%s" % (
+                needed, rate["left"], rate["limit"], left, math.ceil(seconds / 60),
+                "" if self.user else ", or give the administrator's login, which may make ten times as many"),
+            "rate_limited", retry_after=left, needed=needed, left=rate["left"], limit=rate["limit"], seconds=seconds)
 
     def _wait_for(self, cost):
         """Wait for the next window of the rate limit where this one does not suffice for a host."""
