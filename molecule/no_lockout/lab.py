@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from os import kill
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -278,21 +277,9 @@ class Lab:
     def play(self, *hosts: Host, **how: object) -> Outcome:
         return self.finish(self.start(*hosts, **how))
 
-    @staticmethod
-    def kill(begun) -> None:
+    def kill(self, begun) -> None:
         """kill -9 of ansible-playbook and of all it has started."""
-        process = begun[0][0]
-        family = [process.pid]
-        for pid in family:
-            with contextlib.suppress(OSError):
-                kill(pid, signal.SIGSTOP)  # so that none begets another meanwhile
-                family += [int(word) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
-        for pid in family:
-            with contextlib.suppress(ProcessLookupError):
-                kill(pid, signal.SIGKILL)
-        assert len(family) > 1, "ansible-playbook had no workers"
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        self.scenario.kill(begun[0])
 
 
 def together(work, hosts: list[Host]) -> list:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -102,6 +103,22 @@ class Scenario:
         with trace:
             results = [json.loads(line) for line in trace if line.endswith("\n")]
         return Run(process.returncode, text, results, time.monotonic() - started)
+
+    @staticmethod
+    def kill(begun) -> None:
+        """kill -9 of the run that start() began, with all that it has started, as when its machine dies."""
+        process, trace, _started = begun
+        family = [process.pid]
+        for pid in family:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)  # so that none begets another meanwhile
+                family += [int(word) for task in pathlib.Path("/proc/%d/task" % pid).iterdir() for word in (task / "children").read_text().split()]
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+        trace.close()
+        assert process.returncode == -signal.SIGKILL, "the run was over before it was killed"
 
     def play(self, *words: str, **options) -> Run:
         """A whole run; options as for start()."""

@@ -22,12 +22,13 @@ class Session:
     """An administrator's session as a transport for _api.Api: adds the cookie, and the CSRF token to what changes something.
 
     options: as _api.HttpTransport takes them. state: {"cookie", "csrf"} of an earlier login, or None; keep it in memory only.
+    fresh: the state after a login of this object, else None. A state that was given is for no result: Ansible masks there what a no_log option holds.
     """
 
     def __init__(self, options, state=None):
         self.http = _api.HttpTransport(_api.complete(options))
         self.url = self.http.url
-        self.state = dict(state or {})
+        self.state, self.fresh = dict(state or {}), None
 
     def login(self, user, password):
         """Log in and return the state. Raises ApiError: auth for a wrong name or password, rate_limited, protocol."""
@@ -48,6 +49,7 @@ class Session:
         if not token:
             raise _api.ApiError("the page after the login to %s has no CSRF token; this release is not known" % self.url, "protocol")
         self.state["csrf"] = token.group(1)
+        self.fresh = dict(self.state)
         return self.state
 
     def _page(self, method, path, form=None):

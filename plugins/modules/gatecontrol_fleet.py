@@ -156,7 +156,7 @@ hosts:
   sample: {web01: {peer: {id: 5, name: web01}, created: true}}
 session:
   description: The administrator's session, for later runs. A secret; keep it in memory only.
-  returned: with an administrator's session
+  returned: after a login, so not where O(session) was given and still good
   type: dict
 requests:
   description: Requests that were sent, the login aside.
@@ -183,7 +183,7 @@ def work(module):
         "expired": lambda: fleet.expired(module.check_mode),
         "rotated": lambda: fleet.rotated(hosts, params["keys"], module.check_mode),
         "confirmed": lambda: fleet.confirmed(hosts, module.check_mode)}[state]()
-    session = dict(api.transport.state) if user else None
+    session = api.transport.fresh if user else None
     _options.keep_secret(*[host.get(key) for host in hosts.values() for key in ("token", "config")], *(session or {}).values())
     done = {name: "gone" if host.get("deleted") else "made" if host.get("created") else "changed" for name, host in hosts.items() if host.get("changed")}
     result = {"changed": bool(done), "hosts": hosts, "requests": fleet.api.requests, "diff": {"before": {}, "after": done}}

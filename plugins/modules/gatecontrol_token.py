@@ -111,7 +111,7 @@ revoked:
   elements: str
 session:
   description: The administrator's session, for later runs. A secret; keep it in memory only.
-  returned: success
+  returned: after a login, so not where O(session) was given and still good
   type: dict
 """
 
@@ -139,9 +139,10 @@ def work(module):
         params["name"] = params["name"] or _fleet.token_name(params["peer"] or "")
     tokens = _fleet.Tokens(admin, user, peer, params["name"])
     result = tokens.settle(state, params["scopes"], expires_at, params["revoke_old"], params["except_id"], module.check_mode)
-    session = dict(admin.transport.state)
-    _options.keep_secret(result.get("token"), *session.values())
-    return dict(result, session=session, diff={"before": result.pop("before"), "after": result.pop("after")})
+    session = admin.transport.fresh
+    _options.keep_secret(result.get("token"), *(session or {}).values())
+    result["diff"] = {"before": result.pop("before"), "after": result.pop("after")}
+    return dict(result, session=session) if session else result
 
 
 def main():

@@ -48,8 +48,9 @@ def test_a_second_batch_needs_no_second_login(fleet):
     gate, run = fleet("1.118.2")
     first = run([gate.name("fleet")], **ADMIN)
     gate.seen()
-    run([gate.name("fleet")], session=first["session"], **ADMIN)
+    second = run([gate.name("fleet")], session=first["session"], **ADMIN)
     assert not any("login" in call for call in gate.calls())
+    assert "session" not in second  # it would come back masked, and the third batch could not use it
 
 
 def test_a_session_that_ended_is_replaced(fleet):
