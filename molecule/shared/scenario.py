@@ -142,6 +142,16 @@ class Scenario:
         """A command of tests/hosts for this run, such as reboot HOST."""
         subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), verb, self.mark, *words], check=True, capture_output=True, text=True)
 
+    def file(self, host: str, path: str) -> pathlib.Path:
+        """A file of a host as this machine sees it, without a process on the host. A reboot makes it another one."""
+        pid = subprocess.run(["podman", "inspect", "--format", "{{.State.Pid}}", self.record["hosts"][host]["container"]],
+                             capture_output=True, text=True, check=False).stdout.strip()
+        return pathlib.Path("/proc", pid, "root", path.lstrip("/"))
+
+    def ask_for_nothing(self) -> None:
+        """No agent asks for a config in the next minutes, unless it is told to; a beat that is under way is waited for."""
+        self.everywhere("systemctl start gatecontrol-beat.service; gatecontrol-agent checked")
+
     def echo(self, host: str, size: int) -> int | None:
         """Send bytes from a host through the tunnel to the hub's echo service; how many came back as they were, None where there is no way."""
         program = ("import socket; s = socket.create_connection(('%s', 7), 30); data = bytes(range(256)) * %d; s.sendall(data)\n"

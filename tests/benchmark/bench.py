@@ -1,4 +1,5 @@
 """What enrolled hosts cost, measured on real hosts over SSH, HTTPS and a real tunnel; writes build/bench.json.
+Ends with 1 where a figure misses its bar.
 
   .venv/bin/python tests/benchmark/bench.py [--rounds N] [--hosts 5 20] [--only PART ...] [--profile]
 
@@ -42,6 +43,9 @@ LOGIN_PARTS = ("ephemeral", "fleet")  # with the administrator's login, on hosts
 FLEET = 40  # hosts
 BOOK = "ansible_collections/callmetechie/gatecontrol/playbooks/ephemeral.yml"
 DAY = 86400  # seconds: beats and checks of the timers stay out of what is counted
+BARS = {  # what each figure may come to at most; that of ping_ratio is for every number of hosts
+    "enroll.api_requests_per_host": 2, "steady.ping_ratio": 1.0, "steady.module_runs_per_host": 0, "steady.api_requests_per_host": 1,
+    "steady.changed": 0, "beat.cpu_s": 0.15, "beat.rss_mb": 25, "beat.api_requests": 1, "change.packets_lost": 0}
 SENT, GAP = 250, 0.02  # datagrams and seconds between them, while a peer changes
 
 # Runs commands for the measurements in a process of its own (other user, own mount namespace): one JSON line in, one out.
@@ -498,6 +502,20 @@ def table(found: dict) -> None:
         print(("%-40s %22s %16s  %s" % row).rstrip())
 
 
+def judged(found: dict) -> bool:
+    """Whether every figure that was measured is within its bar; says so of each."""
+    fine = True
+    for name, bar in BARS.items():
+        part, figure = name.split(".")
+        if part not in found:
+            continue
+        for key in [figure, *[key for key in found[part] if re.fullmatch(figure + r"_\d+", key)]]:
+            value, kept = found[part][key], found[part][key] <= bar
+            fine = fine and kept
+            print("%-52s %8g  %s" % ("%s.%s (bar %g)" % (part, key, bar), value, "ok" if kept else "MISSED"))
+    return fine
+
+
 def versions() -> dict:
     from ansible.release import __version__
     return {"ansible_core": __version__, "python": platform.python_version(), "kernel": platform.release(),
@@ -540,7 +558,7 @@ def main() -> int:
     options.output.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     table(found)
     say("written to %s" % options.output)
-    return 0
+    return 0 if judged(found) else 1
 
 
 if __name__ == "__main__":
