@@ -166,11 +166,11 @@ def _seconds_from_now(moment):
 
 def test_a_job_that_is_killed_leaves_nothing_for_long(room, vacant, job):
     first, second = vacant[:2]
-    begun = [begin(room, "ephemeral", host, **job, kill="during Work", job_seconds=60, gatecontrol_ephemeral_lifetime=40) for host in (first, second)]
+    begun = [begin(room, "ephemeral", host, **job, kill="during Work", job_seconds=60, gatecontrol_ephemeral_lifetime=60) for host in (first, second)]
     assert [room.finish(one).status for one in begun] == [-9, -9]
     left = {host: token_of(room, host) for host in (first, second)}
     assert {room.peers()[host]["tags"] for host in left} == {"ephemeral"}
-    assert until(lambda: not any(accepted(room, token) for token in left.values()), 60), "the tokens end by themselves"
+    assert until(lambda: not any(accepted(room, token) for token in left.values()), 90), "the tokens end by themselves"
     room.ask("sweep")
     assert [room.peers()[host]["enabled"] for host in left] == [0, 0]
     # The next job, on a machine that the killed one left as it was, deletes what both left.
