@@ -86,6 +86,11 @@ armed:
   description: The change's id where it was only armed.
   returned: with O(arm)
   type: str
+unseen:
+  description: What cannot be seen on this host, and so is not compared. C(routes) and C(DNS) on macOS, where every change is a restart.
+  returned: success, while the interface is there
+  type: list
+  elements: str
 kept:
   description: The words for C(ip) that keep the controller's way open, null where nothing is in its way.
   returned: success
@@ -140,7 +145,7 @@ def work(module):
     plan = _tunnel.plan(config, running, _tunnel.applied(path), kept)
     enabled = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
     result = {"changed": plan.action != "none" or text != live or not enabled, "action": plan.action, "reasons": plan.reasons, "kept": kept,
-              "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
+              "unseen": list(running.unseen if running else ()), "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
                        "before_header": interface + " as it runs", "after_header": "%s (%s)" % (interface, "; ".join(plan.reasons) or "as it runs")}}
     if reach["through"]:
         module.warn("this play reaches the host through %s itself: a change of it cuts the play's own connection for a moment" % interface)
