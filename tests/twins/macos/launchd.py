@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from xml.parsers.expat import ExpatError
 
 SOCKET = "/var/run/launchd.sock"
 DAEMONS = pathlib.Path("/Library/LaunchDaemons")
@@ -39,7 +40,7 @@ class Job:
         with path.open("rb") as stream:
             self.plist = plist = plistlib.load(stream)
         words = plist.get("ProgramArguments")
-        if info.st_uid or info.st_mode & 0o022 or not path.is_file():
+        if info.st_uid != os.geteuid() or info.st_mode & 0o022 or not path.is_file():
             raise ValueError("bad ownership or permissions")
         if any(key not in KEYS or type(value) is not KEYS[key] for key, value in plist.items()) or not plist.get("Label"):
             raise ValueError("a key is unknown here or of another type")
@@ -134,7 +135,7 @@ class Launchd:
             job = Job(path)
             if job.label in self.jobs or self.disabled(job.label, job):
                 raise ValueError("%s is %s" % (job.label, "loaded already" if job.label in self.jobs else "disabled"))
-        except (OSError, ValueError, plistlib.InvalidFileException) as error:
+        except (OSError, ValueError, plistlib.InvalidFileException, ExpatError) as error:
             print("%s: %s" % (path, error), flush=True)
             raise Refused(5, "Bootstrap failed: 5: Input/output error") from None
         self.jobs[job.label] = job

@@ -100,7 +100,7 @@ def up(name: str) -> None:
                     if gateway and endpoint not in direct and ":" not in endpoint:
                         route(endpoint, "via", gateway[0]["gateway"])
                         direct.append(endpoint)
-            elif json.loads(do(IP, "-j", "route", "get", network.split("/")[0]))[0].get("dev") != interface:
+            elif " dev %s " % interface not in subprocess.run([IP, "route", "get", network.split("/")[0]], capture_output=True, text=True, check=False).stdout:
                 route(network, "dev", interface)
         services = do("networksetup", "-listallnetworkservices").splitlines()[1:] if own["dns"] else []
         before = {service: do("networksetup", "-getdnsservers", service) for service in services}
