@@ -14,9 +14,9 @@ import sys
 
 from . import _agent, _enrollment, _services
 
-# The first is Apple's own on macOS, where /usr/bin/python3 without it only offers to install it; the last is Homebrew's.
-INTERPRETERS = ("/Library/Developer/CommandLineTools/usr/bin/python3", "/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3",
-                "/opt/homebrew/bin/python3")
+INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3")
+if _services.system() == "macos":  # Apple's own, without which /usr/bin/python3 only offers to install it; Homebrew's
+    INTERPRETERS = ("/Library/Developer/CommandLineTools/usr/bin/python3", *INTERPRETERS, "/opt/homebrew/bin/python3")
 
 
 def sources():

@@ -96,7 +96,7 @@ def _command(run, argv, stdin=None):
     if rc:
         words = [line for line in (err or out).splitlines() if not line.startswith(("[#]", "[+]"))]  # wg-quick's trace
         said = re.sub(r"[A-Za-z0-9+/]{40,}=*", "(masked)", " ".join(" ".join(words).split()))
-        raise TunnelError("%s failed: %s" % (" ".join(argv), said or "exit status %d" % rc))
+        raise TunnelError("%s failed: %s" % (" ".join(argv[2:] if argv[0] == "env" else argv), said or "exit status %d" % rc))
     return out
 
 
