@@ -499,9 +499,9 @@ class Agent:
         seen = self.services.show(units, ("ActiveState", "UnitFileState"))
         for unit in units:
             if unit != RECOVER and seen[unit].get("ActiveState") != "active":
-                drift.append("%s is %s" % (unit, seen[unit].get("ActiveState")))
+                drift.append("%s is %s" % (self.services.name(unit), seen[unit].get("ActiveState")))
             if seen[unit].get("UnitFileState") != "enabled":
-                drift.append("%s is not enabled at boot" % unit)
+                drift.append("%s is not enabled at boot" % self.services.name(unit))
         silent = self.now() - state.get("last_try", 0)
         if self.reports and not drift and silent > 3 * self.settings.get("heartbeat_interval", 60) + 30 and state.get("not_before", 0) < self.now():
             drift.append("the agent has not beaten for %d s" % silent)

@@ -43,6 +43,10 @@ class Systemd:
     def __init__(self, run, root="/"):
         self._run, self._root = run, root
 
+    def name(self, unit):
+        """What the service manager itself calls a unit."""
+        return unit
+
     def path(self, unit):
         """The absolute path of a unit's file."""
         return "%s/%s" % (self.FOLDERS[0], unit)
@@ -137,11 +141,11 @@ class Launchd(Systemd):
             return False
 
     def path(self, unit):
-        return "%s/%s.plist" % (self.FOLDERS[0], self._label(unit))
+        return "%s/%s.plist" % (self.FOLDERS[0], self.name(unit))
 
-    def _label(self, unit):
-        name, suffix = os.path.splitext(unit)
-        return name if suffix == ".plist" else self.PREFIX + ("gatecontrol-tunnel" if name.startswith("wg-quick@") else name)
+    def name(self, unit):
+        stem, suffix = os.path.splitext(unit)
+        return stem if suffix == ".plist" else self.PREFIX + ("gatecontrol-tunnel" if stem.startswith("wg-quick@") else stem)
 
     def _place(self, unit):
         return os.path.join(self._root, self.path(unit).lstrip("/"))
@@ -152,7 +156,7 @@ class Launchd(Systemd):
         disabled = self._disabled()
         answers = {}
         for unit in units:
-            label = self._label(unit)
+            label = self.name(unit)
             known = {"LoadState": "loaded" if os.path.exists(self._place(unit)) else "not-found", "ActiveState": "active" if label in loaded else "inactive",
                      "UnitFileState": "enabled" if label in loaded and label not in disabled else "disabled"}
             answers[unit] = {name: known[name] for name in properties}
@@ -173,7 +177,7 @@ class Launchd(Systemd):
         """Load jobs, which launchd then starts when their files say so; one that is loaded is started at once. launchd loads none that is disabled."""
         disabled = self._disabled()
         for unit in units:
-            label = self._label(unit)
+            label = self.name(unit)
             if label in disabled:
                 self._launchctl("enable", "system/" + label)
             if self._loaded(label):
@@ -184,9 +188,9 @@ class Launchd(Systemd):
     def start_no_block(self, *units):
         """Start jobs and return at once; one that is not loaded yet is."""
         for unit in units:
-            if not self._loaded(self._label(unit)):
+            if not self._loaded(self.name(unit)):
                 self.start(unit)
-            self._launchctl("kickstart", "system/" + self._label(unit))
+            self._launchctl("kickstart", "system/" + self.name(unit))
 
     def _load(self, unit):
         if not os.path.exists(self._place(unit)):
@@ -196,9 +200,9 @@ class Launchd(Systemd):
     def stop(self, *units):
         """Unload and wait until they are gone: launchd refuses to load a job while it still takes it down."""
         for unit in units:
-            target, end = "system/" + self._label(unit), time.monotonic() + self.BUSY
+            target, end = "system/" + self.name(unit), time.monotonic() + self.BUSY
             rc, out, err = self._run(["launchctl", "bootout", target])
-            while self._loaded(self._label(unit)):
+            while self._loaded(self.name(unit)):
                 if time.monotonic() > end:
                     raise ServiceError("launchctl bootout %s failed: %s" % (target, " ".join((err or out).split()) or "exit status %d" % rc))
                 time.sleep(0.1)
@@ -210,25 +214,25 @@ class Launchd(Systemd):
     def enable(self, *units):
         """Load at boot from now on, and now."""
         for unit in units:
-            self._launchctl("enable", "system/" + self._label(unit))
-            if not self._loaded(self._label(unit)):
+            self._launchctl("enable", "system/" + self.name(unit))
+            if not self._loaded(self.name(unit)):
                 self._load(unit)
 
     def disable(self, *units):
         """Do not load at boot any more."""
         for unit in units:
-            self._launchctl("disable", "system/" + self._label(unit))
+            self._launchctl("disable", "system/" + self.name(unit))
 
     def daemon_reload(self, *paths):
         """Have launchd take changed files in; jobs whose files went away go too, and launchd's memory of them."""
         for unit in [os.path.basename(path) for path in paths if path.endswith(self.UNIT_FILES)]:
-            there, loaded = os.path.exists(self._place(unit)), self._loaded(self._label(unit))
+            there, loaded = os.path.exists(self._place(unit)), self._loaded(self.name(unit))
             if loaded:
                 self.stop(unit)
             if loaded and there:
                 self._load(unit)
-            elif not there and self._label(unit) in self._disabled():
-                self._launchctl("enable", "system/" + self._label(unit))
+            elif not there and self.name(unit) in self._disabled():
+                self._launchctl("enable", "system/" + self.name(unit))
 
     def reset_failed(self, *units):
         """launchd has no start limits that would have to be forgotten."""

@@ -119,7 +119,7 @@ def test_drift_is_seen_and_repaired(room):
     room.on("mac2", "sed -i 's/^PersistentKeepalive.*/PersistentKeepalive = 7/' /etc/wireguard/wg0.conf")
     run = room.play("--diff").ok()
     drift = {host: " / ".join(run.seen(host)["drift"]) for host in room.macs}
-    for words in ("gatecontrol-apply.plist differs", "newsyslog.d/gatecontrol.conf is missing", "beat.timer is inactive", "wg0.service is not enabled"):
+    for words in ("gatecontrol-apply.plist differs", "newsyslog.d/gatecontrol.conf is missing", "gatecontrol-beat is inactive", "gatecontrol-tunnel is not enabled"):
         assert words in drift["mac1"]
     assert "wg0.conf was changed" in drift["mac2"]
     again = room.play().ok()
