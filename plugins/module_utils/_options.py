@@ -137,6 +137,8 @@ def identity(params, settings=None, fingerprint=None):
 def runner(module):
     """module.run_command in the form that _tunnel and _services take: (argv, stdin=None) -> (rc, out, err)."""
     environment = {"LC_ALL": "C", "LANGUAGE": "C"}
+    if _services.system() == "macos":  # a session over SSH does not look where Homebrew puts programs
+        environment["PATH"] = _agent.PATH
 
     def run(argv, stdin=None):
         try:

@@ -13,7 +13,7 @@ description:
     Its library is the collection's own code.
   - V(absent) takes away everything the collection keeps on the host, the enrollment and its token included, but not the tunnel
     (M(callmetechie.gatecontrol.gatecontrol_tunnel)) nor the peer on the server.
-  - Needs systemd.
+  - Needs systemd, or launchd on macOS.
 author:
   - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
