@@ -71,8 +71,8 @@ def test_a_second_run_is_one_task_and_one_request_on_every_system(room):
         assert [entry["task"] for entry in run.of(host) if not entry["task"].startswith("Validating arguments")] == ["Observe what is there"]
         assert run.seen(host)["asked"] == "agent" and run.seen(host)["in_sync"] is True
         assert [entry["event"] for entry in requests if entry.get("peer_id") == peer["id"]] == ["config/check"]
-        unseen = ["routes", "DNS"] if host in room.macs else []
-        assert run.seen(host)["tunnel"] == {"action": "none", "reasons": [], "unseen": unseen}
+        unseen = {"unseen": ["routes", "DNS"]} if host in room.macs else {}
+        assert run.seen(host)["tunnel"] == dict({"action": "none", "reasons": []}, **unseen)
     commands = [line for line in run.text.splitlines() if "SSH: EXEC" in line]
     assert len(commands) == len(room.hosts) and "AnsiballZ" not in run.text
     checked = room.play("--check", "--diff").ok()
