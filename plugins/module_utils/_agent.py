@@ -450,10 +450,10 @@ class Agent:
 
     def parts(self):
         """Paths of what the collection has on this host, the tunnel aside: files of the installation, folders."""
-        files = set(self.store.load("installed") or {}) | {"/" + LAUNCHER}
-        for folder in self.services.FOLDERS:
+        files, kind = set(self.store.load("installed") or {}) | {"/" + LAUNCHER}, _services.kind(self.store.root)
+        for folder in kind.FOLDERS:
             place = os.path.join(self.store.root, folder.lstrip("/"))
-            files |= {"%s/%s" % (folder, name) for name in (os.listdir(place) if os.path.isdir(place) else []) if self.services.OURS.match(name)}
+            files |= {"%s/%s" % (folder, name) for name in (os.listdir(place) if os.path.isdir(place) else []) if kind.OURS.match(name)}
         folders = ["/" + folder for folder in (LIBRARY, _enrollment.ETC, _enrollment.VAR)]
         return [path for path in sorted(files) + folders if os.path.lexists(os.path.join(self.store.root, path.lstrip("/")))]
 
@@ -501,7 +501,7 @@ class Agent:
             return None
         plan = _tunnel.plan(config, running, config, _tunnel.kept_path(self.store, self.interface))
         drift += plan.reasons
-        return {"action": plan.action, "reasons": plan.reasons, "unseen": list(running.unseen if running else ())}
+        return dict({"action": plan.action, "reasons": plan.reasons}, **({"unseen": list(running.unseen)} if running and running.unseen else {}))
 
     def _compare_services(self, drift, state):
         if not self.services.available():

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The tunnel: what runs now, what should run, the smallest step between, the step taken, the way back.
 
-All knowledge of wg, ip, ifconfig, wg-quick and resolvconf is here. On macOS the planner knows only nothing and restart.
+All knowledge of wg, ip, ifconfig, networksetup, wg-quick and resolvconf is here. On macOS the planner knows only nothing and restart.
 `run(argv, stdin=None) -> (rc, out, err)` runs a command and raises OSError, or answers 127, where the program is missing; `services` is a
 _services.Systemd or an object like it; `store` an _enrollment.Store.
 
@@ -449,13 +449,14 @@ def _stop(run, services, store, interface, running):
 
 def _start(run, services, store, interface, limit):
     if _services.system(store.root) == "macos":
-        _up(run, interface, limit)
+        _up(run, store, interface, limit)
     services.reset_failed(unit_of(interface))
     services.start(unit_of(interface), limit=limit)
 
 
-def _up(run, interface, limit=30):
+def _up(run, store, interface, limit=30):
     """wg-quick up on macOS, where no unit does it. A name that does not resolve is given up within `limit` seconds."""
+    _take_dns_back(run, store, interface)
     _command(run, ["env", "WG_ENDPOINT_RESOLUTION_RETRIES=%d" % max(1, min(8, limit // 4)), "wg-quick", "up", interface])
 
 
@@ -474,6 +475,19 @@ def _down(run, store, interface):
             break
         run(["sleep", "0.2"], None)
     run(["sleep", "2"], None)
+    _take_dns_back(run, store, interface)
+
+
+def _take_dns_back(run, store, interface):
+    """Take back what wg-quick for macOS set and could not take back, as after a power cut: macOS keeps DNS servers over a boot, so the endpoint's
+    name would be asked of a server behind the tunnel, and wg-quick would take its own server for the one of before."""
+    config = applied(config_path(store, interface))
+    servers = [entry for entry in config.interface.get("DNS", ()) if re.fullmatch("[0-9.]+|.*:.*", entry)] if config else []
+    for line in run(["networksetup", "-listallnetworkservices"], None)[1].splitlines()[1:] if servers else ():
+        service = line.lstrip("*")  # marks one that is disabled
+        if run(["networksetup", "-getdnsservers", service], None)[1].split() == servers:
+            for verb in ("-setdnsservers", "-setsearchdomains"):
+                run(["networksetup", verb, service, "Empty"], None)
 
 
 def _put_back(run, services, store, interface, text, start, limit):
@@ -798,7 +812,7 @@ def tend(run, services, store, interface, accept=None, now=time.time, sleep=time
         if not silent or min(silent) < SILENT:
             return None
     _down(run, store, interface)
-    _up(run, interface)
+    _up(run, store, interface)
     return "%s was started, since %s" % (interface, "no peer had answered for %d s" % min(silent) if running else "it was not there")
 
 

@@ -57,6 +57,8 @@ def networksetup(words: list[str]) -> str:
     assert words[1] == "Ethernet", words
     if words[0] == "-getdnsservers":
         return "\n".join(state["servers"] or ["There aren't any DNS Servers set on Ethernet."]) + "\n"
+    if words[0] == "-setsearchdomains":
+        return ""
     assert words[0] == "-setdnsservers", words
     state["servers"] = [] if words[2:] == ["Empty"] else [word for word in words[2:] if re.fullmatch("[0-9.]+|.*:.*", word)]
     STATE.write_text(json.dumps(state))

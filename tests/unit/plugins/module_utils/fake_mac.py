@@ -35,6 +35,7 @@ class FakeMac(FakeHost):
         self.folder.mkdir(parents=True)
         pathlib.Path(root, "run/resolvconf/interfaces").mkdir(parents=True)  # where FakeHost keeps what DNS was set
         self.number, self.route, self.services = 3, "", Jobs(self)
+        self.dns, self.dns_before = {"Wi-Fi": [], "*Thunderbolt Bridge": ["9.9.9.9"]}, {}  # of each network service; it outlives a boot
 
     def reboot(self):
         super().reboot()
@@ -56,7 +57,7 @@ class FakeMac(FakeHost):
         raise LookupError("Unable to access interface: No such file or directory")
 
     def run(self, argv, stdin=None):
-        assert argv[0] in ("wg", "wg-quick", "env", "ifconfig", "route", "sleep"), argv
+        assert argv[0] in ("wg", "wg-quick", "env", "ifconfig", "route", "sleep", "networksetup"), argv
         if argv[0] == "env":
             assert argv[1].startswith("WG_ENDPOINT_RESOLUTION_RETRIES=")
             return self.run(argv[2:], stdin)
@@ -71,6 +72,16 @@ class FakeMac(FakeHost):
             except LookupError as error:
                 return 1, "", str(error.args[0])
         return super().run(argv, stdin)
+
+    def _networksetup(self, words, stdin):
+        if words == ["-listallnetworkservices"]:
+            return "An asterisk (*) denotes that a network service is disabled.\n" + "".join(name + "\n" for name in self.dns)
+        name = next(name for name in self.dns if name.lstrip("*") == words[1])
+        if words[0] == "-getdnsservers":
+            return "\n".join(self.dns[name] or ["There aren't any DNS Servers set on %s." % words[1]]) + "\n"
+        assert words[2:] == ["Empty"] and words[0] in ("-setdnsservers", "-setsearchdomains"), words
+        if words[0] == "-setdnsservers":
+            self.dns[name] = []
 
     def _ifconfig(self, words, stdin):
         if words[0] == "en0":
@@ -92,6 +103,9 @@ class FakeMac(FakeHost):
         self.number += 1
         (self.folder / (interface + ".name")).write_text("utun%d\n" % self.number)
         (self.folder / ("utun%d.sock" % self.number)).touch()
+        self.dns_before = {name: list(servers) for name, servers in self.dns.items()}
+        for name in self.dns if config.interface.get("DNS") else ():
+            self.dns[name] = list(config.interface["DNS"])
         os.utime(self.folder / (interface + ".name"), (self.time, self.time))
 
     def _down(self, interface, config):
@@ -99,6 +113,7 @@ class FakeMac(FakeHost):
         super()._down(interface, config)
         (self.folder / (interface + ".name")).unlink()
         (self.folder / (real + ".sock")).unlink()
+        self.dns.update(self.dns_before)
 
 
 class Jobs:

@@ -119,6 +119,20 @@ def test_an_interface_whose_config_is_gone_goes_with_its_socket(mac):
     assert list(mac.folder.iterdir()) == []
 
 
+def test_dns_that_a_power_cut_left_behind_is_taken_back(mac):
+    wanted = config(interface="DNS = 10.88.0.1\n")
+    take(mac, wanted)
+    assert mac.dns == {"Wi-Fi": ["10.88.0.1"], "*Thunderbolt Bridge": ["10.88.0.1"]}
+    _tunnel.apply(mac.run, mac.services, mac.store, INTERFACE, _tunnel.plan(None, observe(mac)), None)
+    assert mac.dns == {"Wi-Fi": [], "*Thunderbolt Bridge": ["9.9.9.9"]}, "a service of before is not touched"
+    take(mac, wanted)
+    mac.reboot()
+    mac.booted()
+    assert mac.dns["Wi-Fi"] == ["10.88.0.1"] and "was started" in tend(mac)
+    _tunnel.remove(mac.run, mac.services, mac.store, INTERFACE)
+    assert mac.dns == {"Wi-Fi": [], "*Thunderbolt Bridge": []}
+
+
 # --- the way back
 
 
