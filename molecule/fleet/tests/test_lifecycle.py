@@ -13,7 +13,6 @@ import urllib.request
 import pytest
 from scenario import CHECKOUT, until
 
-NO_LOGIN = {"gatecontrol_admin_user": "", "gatecontrol_admin_password": ""}
 LEFT = "ls -d /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf /usr/local/sbin/gatecontrol-agent 2>/dev/null; wg show interfaces"
 OLD = ".pre-rotation"  # ends the name of the peer that a rotation replaces
 
@@ -113,7 +112,7 @@ def vacant(room):
     """Four hosts that were retired: three by the administrator's login, the last one with a peers token. Afterwards they are enrolled again."""
     hosts = room.hosts[-4:]
     play(room, "retire", hosts[:3], gatecontrol_hosts="all", gatecontrol_retire_names=["long-gone"], gatecontrol_retire_max_percent=75).ok()
-    left = play(room, "retire", hosts[3], gatecontrol_hosts="all", gatecontrol_peers_token=room.token("controller", "peers"), **NO_LOGIN).ok()
+    left = play(room, "retire", hosts[3], gatecontrol_hosts="all", gatecontrol_peers_token=room.token("controller", "peers"), **room.NO_SECRET).ok()
     assert 'minted one is called "ansible: %s"' % hosts[3] in " ".join(left.text.split()), left.text
     yield hosts
     room.ask("reset")
@@ -144,8 +143,8 @@ def job(tmp_path):
 def test_a_machine_is_enrolled_for_its_job_with_any_one_secret(room, vacant, job):
     mark, room_peers = room.mark_log(), room.peers()
     bound = room.ask("peer", action="add", peer=vacant[3])[0]
-    secrets = [{}, {"job_fails": True}, {"gatecontrol_peers_token": room.token("controller", "peers"), **NO_LOGIN},
-               {"gatecontrol_token": room.token(vacant[3], peer_id=bound["id"]), "gatecontrol_peer_id": bound["id"], **NO_LOGIN}]
+    secrets = [{}, {"job_fails": True}, {"gatecontrol_peers_token": room.token("controller", "peers"), **room.NO_SECRET},
+               {"gatecontrol_token": room.token(vacant[3], peer_id=bound["id"]), "gatecontrol_peer_id": bound["id"], **room.NO_SECRET}]
     begun = [begin(room, "ephemeral", host, **job, **secret) for host, secret in zip(vacant, secrets)]
     runs = [room.finish(one) for one in begun]
     assert [run.status == 0 for run in runs] == [True, False, True, True], "\n".join(run.text for run in runs)
