@@ -309,7 +309,10 @@ class Agent:
         """What a config's text would do to a controller's connection (_tunnel.reachability); nothing where none is to be kept reachable."""
         if not self.settings.get("keep_reachable", True):
             ssh_connection = None
-        return _tunnel.reachability(self.run, _wgconf.parse(text, allow_hooks=True), self.interface, ssh_connection, self.store.root)
+        config, root = _wgconf.parse(text, allow_hooks=True), self.store.root
+        if _services.system(root) == "macos":
+            return _tunnel.reachability_on_mac(self.run, config, _tunnel.real_name(root, self.interface), ssh_connection)
+        return _tunnel.reachability(self.run, config, self.interface, ssh_connection)
 
     def arm(self, confirm_by, ssh_connection, timeout=None):
         """Arm the candidate; returns the change's id. Raises AgentError where the controller at ssh_connection could not be kept reachable."""

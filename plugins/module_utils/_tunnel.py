@@ -823,7 +823,16 @@ def failed(interface, verdict):
 
 # --- the path kept for the controller
 
-def reachability(run, config, interface, ssh_connection, root="/"):
+def _ends(ssh_connection):
+    """(the controller's address, the host's own) of SSH_CONNECTION, None where there is nothing to keep reachable."""
+    words = (ssh_connection or "").split()
+    if len(words) != 4:
+        return None
+    client, own = (ipaddress.ip_address(re.sub("^::ffff:(?=[0-9.]+$)", "", word.split("%")[0])) for word in (words[0], words[2]))
+    return None if client.is_loopback or client.is_link_local or client.version != own.version else (client, own)
+
+
+def reachability(run, config, interface, ssh_connection):
     """How a config would treat the controller's connection: {"kept", "through", "reason"}.
 
     ssh_connection: SSH_CONNECTION ("client port server port"), empty or None: no SSH. kept: words for `ip` that keep the path open, None
@@ -831,15 +840,10 @@ def reachability(run, config, interface, ssh_connection, root="/"):
     A source rule to table main keeps it in a full tunnel, a route of its own where networks in table main would capture it.
     """
     result = {"kept": None, "through": False, "reason": None}
-    mac = _services.system(root) == "macos" and (real_name(root, interface) or "none")
-    words = (ssh_connection or "").split()
-    if len(words) != 4:
+    ends = _ends(ssh_connection)
+    if ends is None:
         return result
-    client, own = (ipaddress.ip_address(re.sub("^::ffff:(?=[0-9.]+$)", "", word.split("%")[0])) for word in (words[0], words[2]))
-    if client.is_loopback or client.is_link_local or client.version != own.version:
-        return result
-    if mac:
-        return dict(result, **_reachability_on_mac(run, config, mac, client, own))
+    client, own = ends
     option, host = "-%d" % client.version, "%s/%d" % (client, client.max_prefixlen)
     route = json.loads(_command(run, ["ip", option, "-j", "route", "get", str(client), "from", str(own)]))[0]
     if route.get("dev") == interface:
@@ -861,20 +865,24 @@ def reachability(run, config, interface, ssh_connection, root="/"):
     return result
 
 
-def _reachability_on_mac(run, config, name, client, own):
-    """through and reason of reachability on macOS, where no path can be kept: what lies on the host's own network is reached anyway."""
+def reachability_on_mac(run, config, name, ssh_connection):
+    """The same on macOS, where no path can be kept: what lies on the host's own network is reached anyway. name: the interface's real one."""
+    result, ends = {"kept": None, "through": False, "reason": None}, _ends(ssh_connection)
+    if ends is None:
+        return result
+    client, own = ends
     out = _command(run, ["route", "-n", "get", "-inet6" if client.version == 6 else "-inet", str(client)])
     device = re.search(r"^\s*interface: (\S+)", out, re.MULTILINE)
     if device and device.group(1) == name:
-        return {"through": True, "reason": "the controller's connection from %s runs through the tunnel itself" % client}
+        return dict(result, through=True, reason="the controller's connection from %s runs through the tunnel itself" % client)
     networks = [ipaddress.ip_network(network) for network in _networks(config) if config.interface.get("Table") != "off"]
     narrow = max([network.prefixlen for network in networks if network.version == client.version and client in network], default=None)
     near = -1
     if device and not re.search(r"^\s*gateway: ", out, re.MULTILINE):
         near = max([int(address.split("/")[1]) for address in _ifconfig(run, device.group(1))[2] if ipaddress.ip_interface(address).ip == own], default=-1)
     if narrow is None or narrow < near:
-        return {}
-    return {"reason": "AllowedIPs would lead the way to the controller's address %s into the tunnel, and on macOS no path outside is kept" % client}
+        return result
+    return dict(result, reason="AllowedIPs would lead the way to the controller's address %s into the tunnel, and on macOS no path outside is kept" % client)
 
 
 def _opposite(kept):

@@ -236,7 +236,7 @@ def test_a_change_under_way_is_left_alone_and_a_dead_one_undone(mac):
     ("0.0.0.0/0", None, "", None)])
 def test_a_config_that_would_capture_the_controller_is_told(mac, allowed, ssh, route, reason):
     mac.route = route
-    found = _tunnel.reachability(mac.run, config(allowed), INTERFACE, ssh, mac.root)
+    found = _tunnel.reachability_on_mac(mac.run, config(allowed), None, ssh)
     assert found["kept"] is None and found["through"] is False
     assert found["reason"] is None if reason is None else reason in found["reason"]
 
@@ -244,7 +244,7 @@ def test_a_config_that_would_capture_the_controller_is_told(mac, allowed, ssh, r
 def test_a_controller_that_comes_through_the_tunnel_is_told(mac):
     take(mac, config())
     mac.route = FAR % "utun4"
-    assert _tunnel.reachability(mac.run, config(), INTERFACE, SSH, mac.root)["through"] is True
+    assert _tunnel.reachability_on_mac(mac.run, config(), mac.real(INTERFACE), SSH)["through"] is True
 
 
 # --- what the agent knows of a Mac
