@@ -566,9 +566,12 @@ def command(store, run, name, words, as_json=False):
         if name in ("recover", "restore"):
             if name == "restore" and agent.services.stopping():
                 return 0, None  # the boot that follows recovers
+            mark = os.path.join(store.root, _tunnel.BOOTED) if agent.services.NAME == "launchd" else None
+            if mark and os.path.exists(mark):
+                return 0, None  # the job was loaded anew, and the host was not booted
             verdict = _tunnel.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
-            if agent.services.NAME == "launchd":
-                _enrollment.write_text(os.path.join(store.root, _tunnel.BOOTED), "", 0o644)
+            if mark:
+                _enrollment.write_text(mark, "", 0o644)
             return 0, verdict and verdict["reason"]
         if name == "tend":
             return 0, _tunnel.tend(run, agent.services, store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock)

@@ -226,6 +226,14 @@ def test_a_change_under_way_is_left_alone_and_a_dead_one_undone(mac):
     assert file_text(mac) == _wgconf.render(config()) and mac.links[INTERFACE]["mtu"] == 1420
 
 
+def test_recover_ends_a_change_once_in_a_boot_and_not_when_its_job_is_loaded_anew(mac):
+    for there in (False, True):
+        mac.store.save("candidate", _wgconf.render(config()))
+        _tunnel.arm(mac.store, INTERFACE, clock=mac.clock)
+        assert _agent.command(mac.store, mac.run, "recover", [])[0] == 0
+        assert os.path.exists(os.path.join(mac.root, _tunnel.BOOTED)) and (mac.store.load("pending") is not None) == there
+
+
 # --- the controller
 
 
