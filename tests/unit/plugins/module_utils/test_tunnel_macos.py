@@ -65,7 +65,9 @@ def test_what_runs_is_found_by_its_real_name(mac):
 
 def test_what_a_dead_wireguard_go_left_behind_is_no_interface(mac):
     take(mac, config())
-    refused = lambda argv, stdin=None: (1, "", "Unable to access interface: Connection refused\n")  # noqa: E731
+
+    def refused(argv, stdin=None):
+        return 1, "", "Unable to access interface: Connection refused\n"
     assert _tunnel.observe(refused, INTERFACE, mac.root) is None
     mac.links.clear()
     assert observe(mac) is None
