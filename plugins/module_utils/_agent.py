@@ -310,7 +310,11 @@ class Agent:
 
         A path that is kept already stays where this connection cannot tell whether it is needed: there is none, or it runs through the tunnel.
         """
-        reach = _tunnel.reachability(self.run, _wgconf.parse(text, allow_hooks=True), self.interface, ssh_connection, self.store.root)
+        config, root = _wgconf.parse(text, allow_hooks=True), self.store.root
+        if _services.system(root) == "macos":
+            reach = _tunnel.reachability_on_mac(self.run, config, _tunnel.real_name(root, self.interface), ssh_connection)
+        else:
+            reach = _tunnel.reachability(self.run, config, self.interface, ssh_connection)
         if not self.settings.get("keep_reachable", True):
             reach.update(kept=None, reason=None)
         elif not ssh_connection or reach["through"]:
@@ -575,9 +579,12 @@ def command(store, run, name, words, as_json=False):
         if name in ("recover", "restore"):
             if name == "restore" and agent.services.stopping():
                 return 0, None  # the boot that follows recovers
+            mark = os.path.join(store.root, _tunnel.BOOTED) if agent.services.NAME == "launchd" else None
+            if mark and os.path.exists(mark):
+                return 0, None  # the job was loaded anew, and the host was not booted
             verdict = _tunnel.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
-            if agent.services.NAME == "launchd":
-                _enrollment.write_text(os.path.join(store.root, _tunnel.BOOTED), "", 0o644)
+            if mark:
+                _enrollment.write_text(mark, "", 0o644)
             return 0, verdict and verdict["reason"]
         if name == "tend":
             return 0, _tunnel.tend(run, agent.services, store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock)

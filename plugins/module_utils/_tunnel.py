@@ -824,7 +824,7 @@ def failed(interface, verdict):
 # --- the path kept for the controller
 
 def _ends(ssh_connection):
-    """(controller's address, the host's own) of a connection; None where there is none to look after."""
+    """(controller's address, the host's own) of SSH_CONNECTION; None where there is nothing to keep reachable."""
     words = (ssh_connection or "").split()
     if len(words) != 4:
         return None
@@ -853,11 +853,11 @@ def runs_through(run, interface, ssh_connection, root="/"):
     if not ends:
         return False
     if _services.system(root) == "macos":
-        return _way_on_mac(run, ends[0])[0] == (real_name(root, interface) or "none")
+        return (_way_on_mac(run, ends[0])[0] or "none") == real_name(root, interface)
     return (_way(run, *ends) or {}).get("dev") == interface
 
 
-def reachability(run, config, interface, ssh_connection, root="/"):
+def reachability(run, config, interface, ssh_connection):
     """How a config would treat the controller's connection: {"kept", "through", "reason"}.
 
     ssh_connection: SSH_CONNECTION ("client port server port"), empty or None: no SSH. kept: words for `ip` that keep the path open, None
@@ -866,11 +866,9 @@ def reachability(run, config, interface, ssh_connection, root="/"):
     """
     result = {"kept": None, "through": False, "reason": None}
     ends = _ends(ssh_connection)
-    if not ends:
+    if ends is None:
         return result
     client, own = ends
-    if _services.system(root) == "macos":
-        return dict(result, **_reachability_on_mac(run, config, real_name(root, interface) or "none", client, own))
     route = _way(run, client, own)
     if route is None:
         return result
@@ -894,19 +892,23 @@ def reachability(run, config, interface, ssh_connection, root="/"):
     return result
 
 
-def _reachability_on_mac(run, config, name, client, own):
-    """through and reason of reachability on macOS, where no path can be kept: what lies on the host's own network is reached anyway."""
+def reachability_on_mac(run, config, name, ssh_connection):
+    """The same on macOS, where no path can be kept: what lies on the host's own network is reached anyway. name: the interface's real one."""
+    result, ends = {"kept": None, "through": False, "reason": None}, _ends(ssh_connection)
+    if ends is None:
+        return result
+    client, own = ends
     device, gateway = _way_on_mac(run, client)
-    if device == name:
-        return {"through": True, "reason": "the controller's connection from %s runs through the tunnel itself" % client}
+    if device and device == name:
+        return dict(result, through=True, reason="the controller's connection from %s runs through the tunnel itself" % client)
     networks = [ipaddress.ip_network(network) for network in _networks(config) if config.interface.get("Table") != "off"]
     narrow = max([network.prefixlen for network in networks if network.version == client.version and client in network], default=None)
     near = -1
     if device and not gateway:
         near = max([int(address.split("/")[1]) for address in _ifconfig(run, device)[2] if ipaddress.ip_interface(address).ip == own], default=-1)
     if narrow is None or narrow < near:
-        return {}
-    return {"reason": "AllowedIPs would lead the way to the controller's address %s into the tunnel, and on macOS no path outside is kept" % client}
+        return result
+    return dict(result, reason="AllowedIPs would lead the way to the controller's address %s into the tunnel, and on macOS no path outside is kept" % client)
 
 
 def _opposite(kept):

@@ -148,7 +148,8 @@ def work(module):
     enabled = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
     unkept = kept is None and _tunnel.kept_path(agent.store, interface) is not None
     result = {"changed": plan.action != "none" or text != live or not enabled or unkept, "action": plan.action, "reasons": plan.reasons, "kept": kept,
-              "unseen": list(running.unseen if running else ()), "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
+              "unseen": list(running.unseen if running else ()),
+              "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
                        "before_header": interface + " as it runs", "after_header": "%s (%s)" % (interface, "; ".join(plan.reasons) or "as it runs")}}
     if reach["through"]:
         module.warn("this play reaches the host through %s itself: a change of it cuts the play's own connection for a moment" % interface)

@@ -154,7 +154,7 @@ def test_a_change_that_is_not_proven_is_undone(gate, machine, tunnel):
 
 
 def test_over_ssh_it_is_only_armed(gate, machine, tunnel, monkeypatch):
-    monkeypatch.setattr(_tunnel, "reachability", lambda run, config, interface, ssh, root: {"kept": None, "through": False, "reason": None})
+    monkeypatch.setattr(_tunnel, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": None})
     staged(gate, machine, persistent_keepalive=15)
     result = tunnel(staged=True, arm=True, ssh_connection=SSH)
     pending = machine.store.load("pending")
@@ -186,7 +186,7 @@ def test_a_play_waits_for_a_change_under_way(gate, machine, tunnel):
 
 def test_a_change_that_would_cut_the_controller_off_is_refused(gate, machine, tunnel, monkeypatch):
     why = "AllowedIPs name the controller's address 198.51.100.7, which no route can keep outside the tunnel"
-    monkeypatch.setattr(_tunnel, "reachability", lambda run, config, interface, ssh, root: {"kept": None, "through": False, "reason": why if ssh else None})
+    monkeypatch.setattr(_tunnel, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": why if ssh else None})
     staged(gate, machine, persistent_keepalive=18)
     before = {name: machine.store.text(name) for name in ("pending", "issued")}
     result = tunnel(staged=True, arm=True, ssh_connection=SSH)

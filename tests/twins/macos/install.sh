@@ -4,7 +4,10 @@ set -eu
 owner=$1
 echo "This is no macOS: $(hostname) now stands in for one, for tests. See tests/twins/macos/README.md."
 install -d /usr/lib/macos-twin /Library/LaunchDaemons /var/db /etc/newsyslog.d /System/Library/CoreServices
-install -m 0755 launchd.py network.py wg-quick.py /usr/lib/macos-twin
+for name in launchd.py network.py wg-quick.py; do
+    { echo '#!/usr/bin/python3'; cat $name; } > /usr/lib/macos-twin/$name
+    chmod 0755 /usr/lib/macos-twin/$name
+done
 
 # What macOS has.
 ln -sf /usr/lib/macos-twin/launchd.py /usr/lib/macos-twin/launchd

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Stand-in for launchd and, called by that name, for launchctl: loads plists, runs jobs, remembers what was disabled.
 
 It refuses what launchd refuses, and any key that it does not act on: a plist that it takes means here what it means there. Its words and exit

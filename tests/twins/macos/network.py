@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Stand-ins for ifconfig, route and networksetup of macOS, as far as they are asked here; called by these names."""
 from __future__ import annotations
 

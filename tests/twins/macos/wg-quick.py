@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Stand-in for wg-quick of macOS: what it does otherwise than Linux's, with a real tunnel by wireguard-go underneath.
 
 The interface is utunN, another N each time, and its name lies in /var/run/wireguard/NAME.name. Networks are routed into the tunnel one by one, /0 in two

@@ -14,10 +14,10 @@ from fake_host import FakeHost
 
 VERSION = """<plist version="1.0">
 <dict>
-	<key>ProductName</key>
-	<string>macOS</string>
-	<key>ProductVersion</key>
-	<string>14.7.1</string>
+  <key>ProductName</key>
+  <string>macOS</string>
+  <key>ProductVersion</key>
+  <string>14.7.1</string>
 </dict>
 </plist>
 """

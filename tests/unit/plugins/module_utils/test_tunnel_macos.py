@@ -65,7 +65,9 @@ def test_what_runs_is_found_by_its_real_name(mac):
 
 def test_what_a_dead_wireguard_go_left_behind_is_no_interface(mac):
     take(mac, config())
-    refused = lambda argv, stdin=None: (1, "", "Unable to access interface: Connection refused\n")  # noqa: E731
+
+    def refused(argv, stdin=None):
+        return 1, "", "Unable to access interface: Connection refused\n"
     assert _tunnel.observe(refused, INTERFACE, mac.root) is None
     mac.links.clear()
     assert observe(mac) is None
@@ -226,6 +228,14 @@ def test_a_change_under_way_is_left_alone_and_a_dead_one_undone(mac):
     assert file_text(mac) == _wgconf.render(config()) and mac.links[INTERFACE]["mtu"] == 1420
 
 
+def test_recover_ends_a_change_once_in_a_boot_and_not_when_its_job_is_loaded_anew(mac):
+    for there in (False, True):
+        mac.store.save("candidate", _wgconf.render(config()))
+        _tunnel.arm(mac.store, INTERFACE, clock=mac.clock)
+        assert _agent.command(mac.store, mac.run, "recover", [])[0] == 0
+        assert os.path.exists(os.path.join(mac.root, _tunnel.BOOTED)) and (mac.store.load("pending") is not None) == there
+
+
 # --- the controller
 
 
@@ -236,7 +246,7 @@ def test_a_change_under_way_is_left_alone_and_a_dead_one_undone(mac):
     ("0.0.0.0/0", None, "", None)])
 def test_a_config_that_would_capture_the_controller_is_told(mac, allowed, ssh, route, reason):
     mac.route = route
-    found = _tunnel.reachability(mac.run, config(allowed), INTERFACE, ssh, mac.root)
+    found = _tunnel.reachability_on_mac(mac.run, config(allowed), None, ssh)
     assert found["kept"] is None and found["through"] is False
     assert found["reason"] is None if reason is None else reason in found["reason"]
 
@@ -244,7 +254,7 @@ def test_a_config_that_would_capture_the_controller_is_told(mac, allowed, ssh, r
 def test_a_controller_that_comes_through_the_tunnel_is_told(mac):
     take(mac, config())
     mac.route = FAR % "utun4"
-    assert _tunnel.reachability(mac.run, config(), INTERFACE, SSH, mac.root)["through"] is True
+    assert _tunnel.reachability_on_mac(mac.run, config(), mac.real(INTERFACE), SSH)["through"] is True
 
 
 # --- what the agent knows of a Mac
