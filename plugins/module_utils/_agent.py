@@ -122,11 +122,12 @@ class Agent:
     """One run on one host.
 
     store: the host's files. run: (argv, stdin=None) -> (rc, out, err). services: the service manager. now, sleep, clock: the time,
-    clock as _tunnel takes it.
+    clock as _tunnel takes it. platform, fingerprint: of the host, where that is not this machine.
     """
 
-    def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep, *, clock=time.monotonic):
+    def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep, *, clock=time.monotonic, platform=None, fingerprint=None):
         self.store, self.run, self.now, self.sleep, self.clock = store, run, now, sleep, clock
+        self.platform, self._fingerprint = platform or client_platform(), fingerprint
         self.services = services or _services.Systemd(run, store.root)
         self.settings = store.load("settings") or {}
         self.enrollment = store.load("enrollment") or {}
@@ -136,11 +137,16 @@ class Agent:
 
     # -- the host's own affairs
 
+    @property
+    def fingerprint(self):
+        """What stands for this machine. Raises AgentError as machine_fingerprint does."""
+        return self._fingerprint or machine_fingerprint(self.store.root)
+
     def check_identity(self):
         """Raise AgentError where this host has no enrollment, or holds the one of the machine it was cloned from."""
         if not self.enrollment.get("peer_id"):
             raise AgentError("this host is not enrolled; run the play with a secret for it", "not_enrolled")
-        if self.enrollment.get("fingerprint") != machine_fingerprint(self.store.root):
+        if self.enrollment.get("fingerprint") != self.fingerprint:
             raise AgentError("this machine is a clone of the one that enrolled as %s: it stays silent until it is enrolled itself; "
                              "run the play with a secret of its own and gatecontrol_state=absent first" % self.enrollment.get("peer_name"), "clone")
 
@@ -152,7 +158,7 @@ class Agent:
                 options["max_wait"] = max_wait
             self._api = _api.Api(options, {
                 "version": _api.VERSION if self.settings.get("send_version", True) else None,
-                "platform": client_platform(), "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
+                "platform": self.platform, "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
         return self._api
 
     def publish(self, shown):
@@ -295,7 +301,7 @@ class Agent:
             "allowed_ips", "dns", "mtu", "table", "fwmark", "listen_port", "persistent_keepalive")})
         bounds = {"endpoints": "allow_endpoints", "allowed_ips": "allow_allowed_ips", "dns": "allow_dns"}
         _wgconf.check_policy(config, **{key: policy.get(option) for key, option in bounds.items()})
-        return _wgconf.render(config)
+        return _wgconf.render(_wgconf.for_windows(config, policy.get("kill_switch")) if self.platform == "windows" else config)
 
     def reachability(self, text, ssh_connection):
         """What a config's text would do to a controller's connection (_tunnel.reachability); nothing where none is to be kept reachable."""
