@@ -52,7 +52,7 @@ options:
     elements: str
   kill_switch:
     description:
-      - For a host whose O(client_platform) is V(windows), whether a C(/0) in AllowedIPs stays. With it WireGuard for Windows blocks all traffic outside the tunnel.
-        Otherwise its two halves are written, which route the same.
+      - For a host whose O(client_platform) is V(windows), whether a C(/0) in AllowedIPs stays. With it WireGuard for Windows blocks all traffic
+        outside the tunnel. Otherwise its two halves are written, which route the same.
     type: bool
 """

@@ -340,7 +340,7 @@ class Agent:
         offered, armed = self.store.text("offered"), self.store.load("pending") or {}
         if offered is None or not self.enrollment.get("peer_id"):
             return
-        self.note(file_hash=_enrollment.digest(_enrollment.read_text(self.config_path) or ""))
+        self.note(file_hash=_enrollment.digest(_enrollment.read_text(self.config_path) or ""), settings=_enrollment.digest(self.store.text("settings") or ""))
         if armed.get("offered") in (None, _enrollment.digest(offered)):
             self.store.save("issued", offered)
             self.note(hash=_enrollment.digest(offered))
@@ -445,6 +445,8 @@ class Agent:
             drift.append("the token given is not the one on the host")
         if self.reports and _enrollment.digest(self.token) != self.enrollment.get("token_digest"):
             drift.append("the token file was changed")
+        if self.enrollment.get("settings") not in (None, _enrollment.digest(self.store.text("settings") or "")):
+            drift.append("the settings have not reached the tunnel: an earlier change failed or was undone")
 
     def _compare_files(self, wanted, drift):
         if wanted.get("settings") and wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):

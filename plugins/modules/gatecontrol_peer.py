@@ -175,7 +175,8 @@ config:
   returned: with O(return_config)
   type: str
 files:
-  description: What is to be written to the host (a text) or removed there (null), by the names of O(files), as base64 of JSON. After a failure too. Holds secrets.
+  description: What is to be written to the host (a text) or removed there (null), by the names of O(files), as base64 of JSON. After a failure too. It
+    holds secrets.
   returned: with O(files)
   type: str
 failure:

@@ -19,7 +19,9 @@ The agent of a Windows host enrolled into GateControl.
   store -Texts ...  write and remove such files (JSON: name to text or null)
   remove            take everything away that the collection keeps on this host
 
-With -WhatIf, store, protect, change and remove only tell what they would do. For Windows PowerShell 5.1 and PowerShell 7. The files and their JSON are those of the agent on Linux.
+With -WhatIf, store, protect, change and remove only tell what they would do.
+
+For Windows PowerShell 5.1 and PowerShell 7. The files and their JSON are those of the agent on Linux.
 #>
 [CmdletBinding(SupportsShouldProcess)]
 param(
@@ -159,7 +161,8 @@ function Get-Memory {
     }
     if ($known['peer_enabled'] -is [bool]) { $memory['peer_enabled'] = $known['peer_enabled'] }
     if ($known['reported'] -is [string]) { $memory['reported'] = $known['reported'] }
-    if ($known['error'] -is [hashtable] -and $known['error']['kind'] -is [string] -and $known['error']['text'] -is [string]) { $memory['error'] = $known['error'] }
+    $failure = $known['error']
+    if ($failure -is [hashtable] -and $failure['kind'] -is [string] -and $failure['text'] -is [string]) { $memory['error'] = $failure }
     $refused = $known['refused']
     if ($refused -is [hashtable] -and $refused['hash'] -is [string] -and $null -ne $refused['wait'] -and $null -ne $refused['again']) {
         $memory['refused'] = $refused
@@ -210,7 +213,8 @@ function Test-Inside([string] $Text, $Rules) {
     foreach ($rule in $Rules) {
         try { $bound = (ConvertTo-Prefixed ([string] $rule) $true).Split('/') } catch { continue }
         $same = (ConvertTo-Address $bound[0]).AddressFamily -eq (ConvertTo-Address $parts[0]).AddressFamily
-        if ($same -and [int] $bound[1] -le [int] $parts[1] -and (ConvertTo-Prefixed ($parts[0] + '/' + $bound[1]) $true) -eq ($bound -join '/')) { return $true }
+        if (-not $same -or [int] $bound[1] -gt [int] $parts[1]) { continue }
+        if ((ConvertTo-Prefixed ($parts[0] + '/' + $bound[1]) $true) -eq ($bound -join '/')) { return $true }
     }
     return $false
 }
@@ -395,7 +399,9 @@ function Get-RenderedConfig([string] $Offered) {
     foreach ($override in $overrides) {
         if ($null -ne $override[2]) {
             $override[0].Remove($override[1])
-            try { Add-Setting $override[0] $override[1] (@($override[2]) -join ',') } catch { throw "the local value of $($override[1]) $($_.Exception.Message)" }
+            try { Add-Setting $override[0] $override[1] (@($override[2]) -join ',') } catch {
+                throw "the local value of $($override[1]) $($_.Exception.Message)"
+            }
         }
     }
     Assert-Policy $config $policy
@@ -526,7 +532,8 @@ function Send-Request([string] $What, [string] $Method, [string] $Path, $Body) {
                 $inner = $inner.InnerException
                 if ($inner -is [Security.Authentication.AuthenticationException]) { $kind = 'tls' }
             }
-            $advice = if ($kind -eq 'tls') { 'the authority of its certificate has to be in this machine''s own store' } else { 'check the address, the network and the server' }
+            $advice = 'check the address, the network and the server'
+            if ($kind -eq 'tls') { $advice = 'the authority of its certificate has to be in this machine''s own store' }
             throw (New-Failure "no answer from ${url}: $($inner.Message); $advice" $kind)
         }
         $response = $err.Response
@@ -536,12 +543,14 @@ function Send-Request([string] $What, [string] $Method, [string] $Path, $Body) {
         $text = $reader.ReadToEnd()
         $status = [int] $response.StatusCode
         if ($status -ge 300 -and $status -lt 400) {
-            throw (New-Failure "$url answered with a redirect, which is not followed so that the token stays with this server; correct gatecontrol_url" 'redirect' $status)
+            throw (New-Failure ("$url answered with a redirect, which is not followed so that the token stays with this server; " +
+                    'correct gatecontrol_url') 'redirect' $status)
         }
         if ($status -ge 300) { throw (Get-ServerFailure $What $status $text $response.Headers) }
         $answer = ConvertFrom-JsonText $text
         if ($null -eq $answer -or $answer['ok'] -ne $true) {
-            throw (New-Failure "$What failed: the answer of $url is not the JSON of a GateControl server; check gatecontrol_url and what stands between" 'protocol' $status)
+            throw (New-Failure ("$What failed: the answer of $url is not the JSON of a GateControl server; " +
+                    'check gatecontrol_url and what stands between') 'protocol' $status)
         }
         return $answer
     } finally { $response.Dispose() }
@@ -563,9 +572,10 @@ function Invoke-Api([string] $What, [string] $Method, [string] $Path, $Body, [do
 
 # $null while the server's config has the hash of the enrollment, else the config's text, whose hash fits its bytes.
 function Get-NewConfig([double] $End) {
+    $peer = $Run.enrollment['peer_id']
+    $known = [string] (Get-Value $Run.enrollment 'hash' '')
     foreach ($try in 1, 2) {
-        $known = [string] (Get-Value $Run.enrollment 'hash' '')
-        $answer = Invoke-Api "checking the config of peer $($Run.enrollment['peer_id'])" 'GET' "/config/check?peerId=$($Run.enrollment['peer_id'])&hash=$known" $null $End
+        $answer = Invoke-Api "checking the config of peer $peer" 'GET' "/config/check?peerId=$peer&hash=$known" $null $End
         if (-not $answer['updated']) { return $null }
         if ($answer['config'] -is [string] -and $answer['config'] -and (Get-Digest $answer['config']) -eq $answer['hash']) { return $answer['config'] }
     }
@@ -651,7 +661,9 @@ function Get-Plan($Config, $Running, $Applied) {
         $restart += "ListenPort is $($Running.listen_port), should be $($Config.interface['ListenPort'])"
     }
     foreach ($name in 'Address', 'DNS', 'MTU', 'Table' + $Hooks) {
-        if ($null -ne $Applied -and (@(Get-Value $Config.interface $name @()) -join ',') -ne (@(Get-Value $Applied.interface $name @()) -join ',')) { $restart += "$name changes" }
+        if ($null -eq $Applied) { continue }
+        $before = @(Get-Value $Applied.interface $name @()) -join ','
+        if ((@(Get-Value $Config.interface $name @()) -join ',') -ne $before) { $restart += "$name changes" }
     }
     $wanted = @()
     foreach ($peer in $Config.peers) {
@@ -664,7 +676,7 @@ function Get-Plan($Config, $Running, $Applied) {
         if ((Get-Value $peer 'PresharedKey' '(none)') -cne $live.preshared_key) { $sync += "$label the preshared key differs" }
         $keepalive = Get-Value $peer 'PersistentKeepalive' 'off'
         if ($keepalive -ne $live.keepalive) { $sync += "$label keepalive is $($live.keepalive), should be $keepalive" }
-        $before = if ($null -ne $Applied) { @($Applied.peers | Where-Object { $_['PublicKey'] -ceq $key } | ForEach-Object { Get-Value $_ 'Endpoint' '' }) } else { @() }
+        $before = @(if ($null -ne $Applied) { $Applied.peers | Where-Object { $_['PublicKey'] -ceq $key } | ForEach-Object { Get-Value $_ 'Endpoint' '' } })
         if ($peer.ContainsKey('Endpoint') -and ($live.endpoint -eq '(none)' -or ($before.Count -and $before[0] -ne $peer['Endpoint']))) {
             $sync += "$label endpoint $($live.endpoint), should be $($peer['Endpoint'])"
         }
@@ -722,7 +734,8 @@ function Register-Restore([double] $Deadline) {
     $at = (Get-Date).AddSeconds([Math]::Max(5, $Deadline - (Get-Now) + 30))
     $settings = New-ScheduledTaskSettingsSet -AllowStartIfOnBatteries -DontStopIfGoingOnBatteries -StartWhenAvailable
     $principal = New-ScheduledTaskPrincipal -UserId 'S-1-5-18' -LogonType ServiceAccount -RunLevel Highest
-    [void] (Register-ScheduledTask -TaskPath $Tasks -TaskName 'restore' -Action $action -Trigger (New-ScheduledTaskTrigger -Once -At $at) -Settings $settings -Principal $principal -Force)
+    $once = New-ScheduledTaskTrigger -Once -At $at
+    [void] (Register-ScheduledTask -TaskPath $Tasks -TaskName 'restore' -Action $action -Trigger $once -Settings $settings -Principal $principal -Force)
 }
 
 function Unregister-Restore {
@@ -743,7 +756,7 @@ function Set-Note([hashtable] $Values) {
 function Set-Accepted {
     $offered = Read-StoreText 'offered'
     if ($null -eq $offered -or -not $Run.enrollment['peer_id']) { return }
-    Set-Note @{ file_hash = Get-Digest ([string] (Read-TextFile (Get-ConfigPath))) }
+    Set-Note @{ file_hash = Get-Digest ([string] (Read-TextFile (Get-ConfigPath))); settings = Get-Digest ([string] (Read-StoreText 'settings')) }
     $armed = (Read-StoreTable 'pending')['offered']
     if ($null -eq $armed -or $armed -eq (Get-Digest $offered)) {
         Write-StoreText 'issued' $offered
@@ -764,7 +777,9 @@ function New-Change([string] $ConfirmBy, [double] $Timeout) {
     $verdict = Read-StoreTable 'verdict'
     $now = Get-Now
     if ($change.Count -and $verdict['id'] -ne $change['id']) {
-        if ($change['armed'] -le $now -and $now -le $change['deadline'] + 60) { throw "another change of $($change['interface']) is under way; try again in a minute" }
+        if ($change['armed'] -le $now -and $now -le $change['deadline'] + 60) {
+            throw "another change of $($change['interface']) is under way; try again in a minute"
+        }
         # It was interrupted: its way back is still the way to what worked last.
     } else {
         $old = Read-TextFile (Get-ConfigPath)
@@ -971,8 +986,8 @@ function Get-Confirmation([string] $Given) {
 function Assert-Identity {
     if (-not $Run.enrollment['peer_id']) { throw (New-Failure 'this host is not enrolled; run the play with a secret for it' 'not_enrolled') }
     if ($Run.enrollment['fingerprint'] -ne (Get-MachineFingerprint)) {
-        throw (New-Failure ("this machine is a clone of the one that enrolled as $($Run.enrollment['peer_name']): it stays silent until it is enrolled itself; " +
-                'run the play with a secret of its own and gatecontrol_state=absent first') 'clone')
+        throw (New-Failure ("this machine is a clone of the one that enrolled as $($Run.enrollment['peer_name']): " +
+                'it stays silent until it is enrolled itself; run the play with a secret of its own and gatecontrol_state=absent first') 'clone')
     }
 }
 
@@ -1109,14 +1124,22 @@ function Get-Verification($Wanted) {
 
 function Compare-Enrollment($Wanted, $Drift) {
     try { Assert-Identity } catch { [void] $Drift.Add($_.Exception.Message); return }
-    if ($Wanted['url'] -and $Wanted['url'] -ne $Run.enrollment['url']) { [void] $Drift.Add("the enrollment is with $($Run.enrollment['url'])") }
-    if ($Wanted['interface'] -and $Wanted['interface'] -ne $Run.enrollment['interface']) { [void] $Drift.Add("the enrollment uses the interface $($Run.enrollment['interface'])") }
-    if ($Wanted['token'] -and $Wanted['token'] -ne $Run.enrollment['token_digest']) { [void] $Drift.Add('the token given is not the one on the host') }
-    if ($Run.enrollment['reporting'] -eq 'full' -and (Get-Digest $Run.token) -ne $Run.enrollment['token_digest']) { [void] $Drift.Add('the token file was changed') }
+    $record = $Run.enrollment
+    if ($Wanted['url'] -and $Wanted['url'] -ne $record['url']) { [void] $Drift.Add("the enrollment is with $($record['url'])") }
+    if ($Wanted['interface'] -and $Wanted['interface'] -ne $record['interface']) {
+        [void] $Drift.Add("the enrollment uses the interface $($record['interface'])")
+    }
+    if ($Wanted['token'] -and $Wanted['token'] -ne $record['token_digest']) { [void] $Drift.Add('the token given is not the one on the host') }
+    if ($record['reporting'] -eq 'full' -and (Get-Digest $Run.token) -ne $record['token_digest']) { [void] $Drift.Add('the token file was changed') }
+    $applied = $record['settings']
+    if ($applied -and $applied -ne (Get-Digest ([string] (Read-StoreText 'settings')))) {
+        [void] $Drift.Add('the settings have not reached the tunnel: an earlier change failed or was undone')
+    }
 }
 
 function Compare-File($Wanted, $Drift) {
-    if ($Wanted['settings'] -and $Wanted['settings'] -ne (Get-Digest ([string] (Read-StoreText 'settings')))) { [void] $Drift.Add('the agent''s settings differ') }
+    $settings = Get-Digest ([string] (Read-StoreText 'settings'))
+    if ($Wanted['settings'] -and $Wanted['settings'] -ne $settings) { [void] $Drift.Add('the agent''s settings differ') }
     if ([IO.Directory]::Exists($Root) -and @(Get-OtherReader).Count) { [void] $Drift.Add("$Root can be read by others than SYSTEM and the administrators") }
     $files = Get-Value $Wanted 'files' @{}
     foreach ($path in $files.Keys) {
@@ -1154,11 +1177,13 @@ function Compare-Service($Drift, $State) {
         if (-not ([string] $definition.Actions.Item(1).Arguments).EndsWith("`"$Agent`" $verb")) { [void] $Drift.Add("$label runs something else") }
         if ($verb -eq 'beat') {
             $repeated = [string] $definition.Triggers.Item(1).Repetition.Interval
-            if (-not $repeated -or [Xml.XmlConvert]::ToTimeSpan($repeated).TotalSeconds -ne $interval) { [void] $Drift.Add("$label does not run every $interval s") }
+            $seconds = if ($repeated) { [Xml.XmlConvert]::ToTimeSpan($repeated).TotalSeconds } else { 0 }
+            if ($seconds -ne $interval) { [void] $Drift.Add("$label does not run every $interval s") }
         }
     }
     $silent = (Get-Now) - (Get-Value $State 'last_try' 0)
-    if ($Run.enrollment['reporting'] -eq 'full' -and -not $Drift.Count -and $silent -gt 3 * $interval + 30 -and (Get-Value $State 'not_before' 0) -lt (Get-Now)) {
+    $waits = (Get-Value $State 'not_before' 0) -ge (Get-Now)
+    if ($Run.enrollment['reporting'] -eq 'full' -and -not $Drift.Count -and $silent -gt 3 * $interval + 30 -and -not $waits) {
         [void] $Drift.Add('the agent has not beaten for {0:f0} s' -f $silent)
     }
 }
@@ -1251,13 +1276,16 @@ function Write-Shown($Shown) {
     if (-not $Shown['enrolled']) { return Write-Output 'not enrolled' }
     Write-Output ('peer    {0} (id {1}) on {2}' -f $Shown['peer_name'], $Shown['peer_id'], $Shown['url'])
     $age = if ($null -eq $Shown['handshake_age']) { 'no handshake yet' } else { "handshake $($Shown['handshake_age']) s ago" }
-    Write-Output ('tunnel  {0}, {1}; {2}, received {3} bytes, sent {4} bytes' -f $Shown['interface'], $Shown['status'], $age, $Shown['rx_bytes'], $Shown['tx_bytes'])
+    Write-Output ('tunnel  {0}, {1}; {2}' -f $Shown['interface'], $Shown['status'], $age)
+    Write-Output ('        received {0} bytes, sent {1} bytes' -f $Shown['rx_bytes'], $Shown['tx_bytes'])
     $beat = if ($Shown['reporting'] -ne 'full') { 'none: this host has no token of its own' }
     elseif ($Shown['last_beat']) { 'answered {0:f0} s ago' -f ((Get-Now) - $Shown['last_beat']) } else { 'never answered' }
     Write-Output "beat    $beat"
     if ($Shown['peer_enabled'] -eq $false) { Write-Output 'server  the administrator has disabled this peer' }
     if ($null -ne $Shown['error']) { Write-Output "error   $($Shown['error']['text'])" }
-    if ($null -ne $Shown['verdict'] -and -not $Shown['verdict']['ok']) { Write-Output "config  the last change was rolled back: $($Shown['verdict']['reason'])" }
+    if ($null -ne $Shown['verdict'] -and -not $Shown['verdict']['ok']) {
+        Write-Output "config  the last change was rolled back: $($Shown['verdict']['reason'])"
+    }
 }
 
 function ConvertFrom-Word { ConvertFrom-JsonText ($Utf8.GetString([Convert]::FromBase64String($Word))) }

@@ -280,6 +280,8 @@ class Agent(_agent.Agent):
         self.store.drop("pending")
         with self.machine.change() as state:
             state["tasks"].pop("\\GateControl\\restore", None)
+            if state["reachable"] == "old" and not verdict["ok"]:
+                state["reachable"] = True  # what was in the way of new connections is undone
         return verdict
 
     # -- a play's work

@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 TREE, AGENT = "GATECONTROL_TWIN", "GATECONTROL_TWIN_AGENT"  # variables that the connection sets
-FRESH = {"machine_guid": "", "hostname": "", "root_store": None, "services": {}, "tasks": {}, "packages": [], "readers": {}, "peer_answers": True, "reachable": True,
-         "breaks": []}
+FRESH = {"machine_guid": "", "hostname": "", "root_store": None, "services": {}, "tasks": {}, "packages": [], "readers": {}, "peer_answers": True,
+         "reachable": True, "breaks": []}
 
 
 class Machine:
