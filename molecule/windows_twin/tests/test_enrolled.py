@@ -55,15 +55,18 @@ def test_a_steady_run_is_one_task_and_one_request(room):
 
 
 def test_nothing_secret_is_shown(room):
-    """A whole enrollment and a change, at the highest verbosity, with diffs."""
+    """A whole enrollment and a change, at a high verbosity, with diffs."""
     room.fresh("spare1")
-    texts = [room.play("-vvv", "--diff", playbook="spare.yml", limit="spare1").ok()]
+    proxy = {"gatecontrol_proxy": "http://user:Pr0xyWord@127.0.0.1:1", "gatecontrol_no_proxy": "*"}
+    texts = [room.play("-vvv", "--diff", playbook="spare.yml", limit="spare1", **proxy).ok()]
     room.ask("settings", values={"mtu": "1400"})
     texts.append(room.play("-vvv", "--diff", limit=["win1"]).ok())
     found = room.secrets() | {room.file("spare1", "token").read_text().strip()}
     found |= {line.partition(" = ")[2] for line in room.config("spare1").splitlines() if line.startswith(("PrivateKey", "PresharedKey"))}
+    assert "Pr0xyWord" in room.file("spare1", "settings.json").read_text()
     for run in texts:
         said = run.text + json.dumps(run.results)
+        assert "Pr0xyWord" not in said
         assert not [secret for secret in found if secret in said]
     for folder in ("/tmp", os.path.expanduser("~/.ansible")):
         grep = subprocess.run(["grep", "-rlF", "--exclude-dir=" + str(CHECKOUT), *[word for secret in found for word in ("-e", secret)], folder],
