@@ -67,4 +67,6 @@ if ! cmp -s tests/requirements.txt "$stamp"; then
   cp tests/requirements.txt "$stamp"
 fi
 .venv/bin/python tests/collection.py link
+.venv/bin/python tests/twins/windows/lay.py fetch
+.venv/bin/python tests/twins/windows/lay.py >/dev/null
 say "ready: $(.venv/bin/ansible --version | head -n 1) on $(.venv/bin/python -V)"

@@ -63,6 +63,7 @@ class Scenario:
         self.record = json.loads((self.folder / "run.json").read_text())
         self.described = yaml.safe_load((HERE.parent / name / "inventory.yml").read_text())["all"]["vars"]
         self.hosts = list(self.record["hosts"])
+        self.collections = str(CHECKOUT / "build")  # a value for ANSIBLE_COLLECTIONS_PATH
         self.url, self.gateway, self.netns = self.known["room_url"], self.known["room_gateway"], self.known["room_netns"]
 
     # -- plays
@@ -73,7 +74,7 @@ class Scenario:
         trace = tempfile.NamedTemporaryFile("r", encoding="utf-8", suffix=".jsonl")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))}
         environment.update(
-            ANSIBLE_CONFIG=str(HERE / "ansible.cfg"), ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / "build"), ANSIBLE_NOCOLOR="1",
+            ANSIBLE_CONFIG=str(HERE / "ansible.cfg"), ANSIBLE_COLLECTIONS_PATH=self.collections, ANSIBLE_NOCOLOR="1",
             ANSIBLE_CALLBACK_PLUGINS=str(HERE / "callback"), ANSIBLE_CALLBACKS_ENABLED="trace", TRACE_FILE=trace.name,
             MOLECULE_SCENARIO_NAME=self.name, MOLECULE_PROJECT_DIRECTORY=str(CHECKOUT),
             PATH="%s:%s" % (CHECKOUT / ".venv/bin", os.environ["PATH"]))

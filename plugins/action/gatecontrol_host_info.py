@@ -11,7 +11,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar, trust_as_template
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _options, _windows
 
 PATIENCE = 60  # seconds for an answer; a server that does not answer is given up after 15
 
@@ -36,9 +36,15 @@ class ActionModule(ActionBase):
             wanted = _agent.wanted(params, _install.sources())
         except _api.ApiError as err:
             return dict(result, failed=True, msg=str(err), failure=err.failure)
-        answer = self._ask_agent(wanted) or self._execute_module("callmetechie.gatecontrol.gatecontrol_host_info", {"wanted": wanted}, task_vars=task_vars)
+        windows = _windows.is_windows(self, task_vars)
+        if windows:
+            answer = dict(_windows.ask(self, "verify", _windows.wanted(wanted), task_vars), changed=False)
+        else:
+            answer = self._ask_agent(wanted) or self._execute_module(
+                "callmetechie.gatecontrol.gatecontrol_host_info", {"wanted": wanted}, task_vars=task_vars)
         if params["peers_token"] and answer.get("in_sync") and answer.get("reporting") == "none" and params["check"]:
-            self._ask_server(params, dict(params["settings"] or {}, **(params["controller"] or {})), answer)
+            self._ask_server(params, dict(params["settings"] or {}, **(params["controller"] or {})), answer,
+                             _windows.command("checked") if windows else "/%s checked" % _agent.LAUNCHER)
         result.update(answer)
         return result
 
@@ -50,8 +56,8 @@ class ActionModule(ActionBase):
         answer = _agent.marked(done.get("stdout") or "")
         return dict(answer, changed=False, asked="agent") if answer and answer.get("version") == _api.VERSION else None
 
-    def _ask_server(self, params, options, answer):
-        """The config check of a host without a token of its own, from here and at most every sync_interval."""
+    def _ask_server(self, params, options, answer, note):
+        """The config check of a host without a token of its own, from here and at most every sync_interval. note: the command that notes the time there."""
         if answer["now"] - (answer.get("last_check") or 0) < options.get("sync_interval", 300):
             return
         try:
@@ -61,7 +67,7 @@ class ActionModule(ActionBase):
             if updated:
                 answer["drift"].append("the server has a new config")
             elif not self._task.check_mode:
-                self._low_level_execute_command("/%s checked" % _agent.LAUNCHER)
+                self._low_level_execute_command(note)
         except _api.ApiError as err:
             answer["server"] = {"asked": True, "error": dict(err.failure, text=str(err))}
             answer["drift"].append("the server: %s" % err)

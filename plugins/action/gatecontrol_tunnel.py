@@ -9,7 +9,7 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _options, _tunnel
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _options, _tunnel, _windows
 
 MODULE = "callmetechie.gatecontrol.gatecontrol_tunnel"
 TIMEOUT = 3  # seconds for one attempt to connect
@@ -17,7 +17,7 @@ KEEPALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # so that a con
 
 
 class ActionModule(ActionBase):
-    """Over SSH: arm on the host, come back, ask for the unit's verdict. Other connections: the module alone, with the server's answer as proof."""
+    """Over SSH and on Windows: arm on the host, come back, ask for the verdict. Other connections: the module alone, with the server's answer as proof."""
 
     _supports_check_mode = True
     _supports_async = False
@@ -25,6 +25,15 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _checked, params = self.validate_argument_spec(argument_spec=_options.TUNNEL)
+        started, self._agent = time.monotonic(), "/" + _agent.LAUNCHER
+        if _windows.is_windows(self, task_vars):
+            self._agent = _windows.command()
+            result.update(_windows.ask(self, "change", {"state": params["state"], "interface": params["interface"], "timeout": params["confirm_timeout"]},
+                                       task_vars))
+            change = result.pop("armed", None)
+            if change:
+                self._confirm(change, started + params["confirm_timeout"] + 60, params["interface"], result)
+            return result
         arguments = {key: value for key, value in params.items() if value is not None}
         over_ssh = self._connection.transport in ("ssh", "paramiko", "paramiko_ssh")
         if over_ssh:
@@ -33,7 +42,6 @@ class ActionModule(ActionBase):
                 done = self._low_level_execute_command("echo \"$SSH_CONNECTION\"", sudoable=False)
                 arguments["ssh_connection"] = (done.get("stdout_lines") or [""])[-1].strip()
             arguments["arm"] = params["state"] == "up"
-        started = time.monotonic()
         result.update(self._execute_module(MODULE, arguments, task_vars=task_vars))
         change = result.pop("armed", None)
         if change and not result.get("failed"):
@@ -70,7 +78,7 @@ class ActionModule(ActionBase):
 
     def _ask(self, word):
         """The word to confirm with, the unit's verdict, or None where there is neither yet. Raises AnsibleError where the agent did not answer."""
-        done = self._low_level_execute_command("/%s confirm %s" % (_agent.LAUNCHER, word))
+        done = self._low_level_execute_command("%s confirm %s" % (self._agent, word))
         output = done.get("stdout") or ""
         if _agent.MARKER not in output:
             raise AnsibleError(((done.get("stderr") or output).strip() or "no answer").splitlines()[-1])

@@ -50,4 +50,9 @@ options:
     description: If given, every DNS server must lie inside one of these networks (CIDR), every search domain be one of these names.
     type: list
     elements: str
+  kill_switch:
+    description:
+      - For a host whose O(client_platform) is V(windows), whether a C(/0) in AllowedIPs stays. With it WireGuard for Windows blocks all traffic
+        outside the tunnel. Otherwise its two halves are written, which route the same.
+    type: bool
 """

@@ -130,11 +130,12 @@ class Agent:
     """One run on one host.
 
     store: the host's files. run: (argv, stdin=None) -> (rc, out, err). services: the service manager. now, sleep, clock: the time,
-    clock as _tunnel takes it.
+    clock as _tunnel takes it. platform, fingerprint: of the host, where that is not this machine.
     """
 
-    def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep, *, clock=time.monotonic):
+    def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep, *, clock=time.monotonic, platform=None, fingerprint=None):
         self.store, self.run, self.now, self.sleep, self.clock = store, run, now, sleep, clock
+        self.platform, self._fingerprint = platform or client_platform(), fingerprint
         self.services = services or _services.kind(store.root)(run, store.root)
         self.settings = store.load("settings") or {}
         self.enrollment = store.load("enrollment") or {}
@@ -144,11 +145,16 @@ class Agent:
 
     # -- the host's own affairs
 
+    @property
+    def fingerprint(self):
+        """What stands for this machine. Raises AgentError as machine_fingerprint does."""
+        return self._fingerprint or machine_fingerprint(self.store.root, self.run)
+
     def check_identity(self):
         """Raise AgentError where this host has no enrollment, or holds the one of the machine it was cloned from."""
         if not self.enrollment.get("peer_id"):
             raise AgentError("this host is not enrolled; run the play with a secret for it", "not_enrolled")
-        if self.enrollment.get("fingerprint") != machine_fingerprint(self.store.root, self.run):
+        if self.enrollment.get("fingerprint") != self.fingerprint:
             raise AgentError("this machine is a clone of the one that enrolled as %s: it stays silent until it is enrolled itself; "
                              "run the play with a secret of its own and gatecontrol_state=absent first" % self.enrollment.get("peer_name"), "clone")
 
@@ -160,7 +166,7 @@ class Agent:
                 options["max_wait"] = max_wait
             self._api = _api.Api(options, {
                 "version": _api.VERSION if self.settings.get("send_version", True) else None,
-                "platform": client_platform(), "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
+                "platform": self.platform, "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
         return self._api
 
     def publish(self, shown):
@@ -303,7 +309,7 @@ class Agent:
             "allowed_ips", "dns", "mtu", "table", "fwmark", "listen_port", "persistent_keepalive")})
         bounds = {"endpoints": "allow_endpoints", "allowed_ips": "allow_allowed_ips", "dns": "allow_dns"}
         _wgconf.check_policy(config, **{key: policy.get(option) for key, option in bounds.items()})
-        return _wgconf.render(config)
+        return _wgconf.render(_wgconf.for_windows(config, policy.get("kill_switch")) if self.platform == "windows" else config)
 
     def reachability(self, text, ssh_connection):
         """What a config's text would do to a controller's connection (_tunnel.reachability); nothing is kept where nothing is to be kept reachable.
@@ -353,7 +359,7 @@ class Agent:
         offered, armed = self.store.text("offered"), self.store.load("pending") or {}
         if offered is None or not self.enrollment.get("peer_id"):
             return
-        self.note(file_hash=_enrollment.digest(_enrollment.read_text(self.config_path) or ""))
+        self.note(file_hash=_enrollment.digest(_enrollment.read_text(self.config_path) or ""), settings=_enrollment.digest(self.store.text("settings") or ""))
         if armed.get("offered") in (None, _enrollment.digest(offered)):
             self.store.save("issued", offered)
             self.note(hash=_enrollment.digest(offered))
@@ -424,7 +430,7 @@ class Agent:
             release[key] = value.strip().strip('"')
         return {"system": system, "distribution": release.get("ID", ""), "like": release.get("ID_LIKE", "").split(),
                 "version": release.get("VERSION_ID", ""), "service_manager": self.services.NAME if self.services.available() else None,
-                "fingerprint": machine_fingerprint(self.store.root, self.run), "hostname": os.uname().nodename,
+                "fingerprint": self.fingerprint, "hostname": os.uname().nodename,
                 "resolvectl": shutil.which("resolvectl", path=PATH), "homebrew": self._homebrew() if system == "macos" else None}
 
     def _homebrew(self):
@@ -475,6 +481,8 @@ class Agent:
             drift.append("the token given is not the one on the host")
         if self.reports and _enrollment.digest(self.token) != self.enrollment.get("token_digest"):
             drift.append("the token file was changed")
+        if self.enrollment.get("settings") not in (None, _enrollment.digest(self.store.text("settings") or "")):
+            drift.append("the settings have not reached the tunnel: an earlier change failed or was undone")
 
     def _compare_files(self, wanted, drift):
         if wanted.get("settings") and wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):

@@ -108,9 +108,37 @@ class Store:
 
     def save(self, name, value):
         """Write a named file, 0600: an object as JSON, a str as it is."""
-        text = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True) + "\n"
+        self.put(name, value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+    def put(self, name, text):
+        """Write the text of a named file, 0600."""
         write_text(self.path(name), text)
 
     def drop(self, *names):
         """Remove named files; True if any was there."""
         return sum(remove_file(self.path(name)) for name in names) > 0
+
+
+class Texts(Store):
+    """The files of a host that this does not run on, in memory.
+
+    texts: {name: text} as they lie on the host; changed: {name: text, None for one that is removed}, for whoever brings it there.
+    """
+
+    def __init__(self, texts):
+        super().__init__()
+        self.texts, self.changed = {name: text for name, text in texts.items() if text is not None}, {}
+
+    def text(self, name):
+        return self.texts.get(name)
+
+    def put(self, name, text):
+        if self.texts.get(name) != text:
+            self.changed[name] = self.texts[name] = text
+
+    def drop(self, *names):
+        there = [name for name in names if name in self.texts]
+        for name in there:
+            self.changed[name] = None
+            del self.texts[name]
+        return bool(there)

@@ -7,6 +7,9 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
+import base64
+import json
+
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
 from . import _agent, _api, _enrollment, _peer, _services, _tunnel, _wgconf
@@ -40,6 +43,8 @@ IDENTITY = {
     "client_platform": {"type": "str"},
     "send_version": {"type": "bool"},
 }
+# A host that runs no Python: what lies there is handed over as texts, and what is to lie there is returned. They hold secrets.
+FILES = {"files": {"type": "dict", "no_log": True}}
 # What a server-issued config may hold, and what is put in its place.
 POLICY = {
     "allow_hooks": {"type": "bool"},
@@ -53,6 +58,7 @@ POLICY = {
     "allow_endpoints": {"type": "list", "elements": "str"},
     "allow_allowed_ips": {"type": "list", "elements": "str"},
     "allow_dns": {"type": "list", "elements": "str"},
+    "kill_switch": {"type": "bool"},
 }
 # What the server keeps of a peer, beside its name.
 PEER_FIELDS = {
@@ -149,8 +155,24 @@ def runner(module):
 
 
 def agent(module):
-    """The agent's code on the host the module runs on."""
-    return _agent.Agent(_enrollment.Store(), runner(module))
+    """The agent's code on the host the module runs on, or for the one whose files were handed over."""
+    other = {"platform": "client_platform", "fingerprint": "machine_fingerprint"} if module.params.get("files") is not None else {}
+    return _agent.Agent(store(module.params), runner(module), **{name: module.params[option] for name, option in other.items()})
+
+
+def store(params):
+    """The files of the host the module runs on, or those that were handed over."""
+    return _enrollment.Store() if params.get("files") is None else _enrollment.Texts(params["files"])
+
+
+def returned(found):
+    """{"files": what is to be written (a text) and removed (None) on the host}, {} for the files of the host the module runs on.
+
+    As base64 of JSON: what an option with no_log holds, such as the token, would be masked in a result that names it.
+    """
+    if not isinstance(found, _enrollment.Texts):
+        return {}
+    return {"files": base64.b64encode(json.dumps(found.changed).encode("utf-8")).decode("ascii")}
 
 
 def keep_secret(*values, module=None):

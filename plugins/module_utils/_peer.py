@@ -34,16 +34,18 @@ class HostPeer:
 
     api: token -> Api at the wanted URL. url, token (None: use the host's own), name, interface, peer_id (a token bound in advance),
     issued (the config's text where the controller read it: this host gets no token), adopt, move: the options of gatecontrol_peer.
-    server: {"version", "timestamp"} of a ping made a moment ago, or None. run: runs commands, as machine_fingerprint takes it.
+    server: {"version", "timestamp"} of a ping made a moment ago, or None. run: runs commands, as machine_fingerprint takes it. fingerprint,
+    system ("name release"): of a host that is not this machine.
     """
 
     def __init__(self, store, api, url, token=None, name=None, interface="wg0", peer_id=None, issued=None, adopt=False, move=False,
-                 server=None, run=None):
+                 server=None, run=None, fingerprint=None, system=None):
         self.store, self.api, self.url, self.token, self.interface = store, api, url, token, interface
         self.peer_id, self.issued, self.adopt, self.move, self.server = peer_id, issued, adopt, move, server
         self.name = name or platform.node()
+        self.system = system or "%s %s" % (platform.system().lower(), platform.release())
         self.record = store.load("enrollment") or {}
-        self.fingerprint = _agent.machine_fingerprint(store.root, run)
+        self.fingerprint = fingerprint or _agent.machine_fingerprint(store.root, run)
         self.token_digest = _enrollment.digest(token) if token else None
 
     def present(self, check_mode=False):
@@ -160,7 +162,7 @@ class HostPeer:
         if not issued and not self.token:
             raise PeerError("this host is not enrolled and no secret was given for it; give gatecontrol_token or gatecontrol_peers_token",
                             "no_secret")
-        if not self.record.get("peer_id") and not self.adopt:
+        if not self.record.get("peer_id") and not self.adopt and not isinstance(self.store, _enrollment.Texts):
             self._check_interface()
         if not self.peer_id:
             _api.check_name(self.name)
@@ -206,9 +208,15 @@ class HostPeer:
                                 "behind), so it was not tried; %s" % (server["version"], _api.OTHER_WAYS), "register_broken",
                                 version=server["version"])
 
-    def _register(self):
-        """(created, adopted, answer). The intent on disk tells a later run which peer is ours."""
-        api = self.api(self.token)
+    def intend(self):
+        """Save the intent of a host that may register, and nothing else: for one whose store is in memory, so that the intent lies there before the
+        request is sent. present() then takes the store as it was before."""
+        if self.token and not self.peer_id and self.issued is None:
+            _api.check_name(self.name)
+            self._intent(self.api(self.token))
+
+    def _intent(self, api):
+        """(intent, whether it was there before this run, server). Raises ApiError for a release that cannot register."""
         server = self.server or api.ping()
         self._check_release(server)
         intent = {"url": self.url, "token_digest": self.token_digest, "fingerprint": self.fingerprint, "name": self.name}
@@ -216,13 +224,19 @@ class HostPeer:
         resumed = {key: before.get(key) for key in intent} == intent
         intent["server_time"] = before["server_time"] if resumed else server["timestamp"]
         self.store.save("intent", intent)
+        return intent, resumed, server
+
+    def _register(self):
+        """(created, adopted, answer). The intent on disk tells a later run which peer is ours."""
+        api = self.api(self.token)
+        intent, resumed, server = self._intent(api)
         repeats = _api.release(server["version"]) < (1, 6, 1)  # every register makes a new peer there
         if resumed and repeats:
             ours = self._find_ours(api, intent)
             if ours:
                 return True, False, ours
         try:
-            created, answer = api.register(self.name, "%s %s" % (platform.system().lower(), platform.release()), _api.VERSION)
+            created, answer = api.register(self.name, self.system, _api.VERSION)
         except _api.ApiError as err:
             if err.kind != "uncertain":
                 if not resumed:

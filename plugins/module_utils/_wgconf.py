@@ -262,6 +262,23 @@ def override(config, allowed_ips=None, dns=None, mtu=None, table=None, fwmark=No
     return _complete(result)
 
 
+HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("::/1", "8000::/1")}
+
+
+def for_windows(config, kill_switch=False):
+    """A new Config as WireGuard for Windows takes it: no FwMark, no Table but "off".
+
+    kill_switch: whether a /0 stays, with which it blocks all that does not go through the tunnel; its two halves route the same.
+    """
+    result = copy.deepcopy(config)
+    result.interface.pop("FwMark", None)
+    if result.interface.get("Table") != "off":
+        result.interface.pop("Table", None)
+    for peer in [] if kill_switch else result.peers:
+        peer["AllowedIPs"] = list(dict.fromkeys(half for network in peer["AllowedIPs"] for half in HALVES.get(network, (network,))))
+    return result
+
+
 def _inside(address, rules):
     """Whether an address or network lies in one of the rules that are networks."""
     network = _network(address)
@@ -297,7 +314,7 @@ def check_policy(config, endpoints=None, allowed_ips=None, dns=None):
 def is_full_tunnel(config):
     """Whether a peer is allowed 0.0.0.0/0 or ::/0, or the whole of a family in halves (/1 and /1)."""
     networks = {network for peer in config.peers for network in peer["AllowedIPs"]}
-    return bool(networks & {"0.0.0.0/0", "::/0"} or {"0.0.0.0/1", "128.0.0.0/1"} <= networks or {"::/1", "8000::/1"} <= networks)
+    return bool(networks & set(HALVES)) or any(networks.issuperset(halves) for halves in HALVES.values())
 
 
 def mask(text):

@@ -39,6 +39,11 @@ options:
       - SHA-256 of the server's text that is known already. With it, RV(updated) tells whether the server has another one.
       - On an enrolled host, where the text with this hash lies already, the server is not asked.
     type: str
+  files:
+    description:
+      - For a host that runs no Python, the texts of the files it keeps, as O(callmetechie.gatecontrol.gatecontrol_peer#module:files). The module then runs
+        delegated to the controller, and with O(stage) returns what is to lie on the host.
+    type: dict
   return_config:
     description: Whether RV(config) is returned, which has the private key in it. Use C(no_log).
     type: bool
@@ -92,6 +97,10 @@ config:
   description: The text as it is written, local policy applied.
   returned: with O(return_config)
   type: str
+files:
+  description: What is to be written to the host (a text) or removed there (null), by the names of O(files), as base64 of JSON. Holds secrets.
+  returned: with O(files)
+  type: str
 dest:
   description: The file.
   returned: with O(dest)
@@ -131,7 +140,7 @@ def issued_text(module, agent, known):
     copies = {_enrollment.digest(text): text for text in (agent.store.text("issued"), agent.store.text("offered")) if text is not None}
     if params["hash"] and params["hash"] in copies and not params["peer_id"]:
         return copies[params["hash"]]
-    options = _options.reach(params, agent.settings or agent.enrollment)
+    options = _options.reach(params, agent.settings if params["files"] is None and agent.settings else agent.enrollment)
     peer_id = params["peer_id"] or agent.enrollment.get("peer_id")
     if not peer_id:
         raise _api.ApiError("this host is not enrolled, so peer_id has to be given", "options")
@@ -143,7 +152,7 @@ def issued_text(module, agent, known):
     token = _options.secret(params) or agent.token
     if not token:
         raise _api.ApiError("no token was given and none lies on this host; set token, token_file or peers_token", "options")
-    api = _api.Api(dict(options, token=token), _options.identity(params, agent.settings, _agent.machine_fingerprint(agent.store.root, agent.run)))
+    api = _api.Api(dict(options, token=token), _options.identity(params, agent.settings, agent.fingerprint))
     if known in copies:
         offer = api.config_check(peer_id, known)
         return offer["config"] if offer else copies[known]
@@ -178,19 +187,21 @@ def work(module):
     config = _wgconf.parse(text, allow_hooks=True)
     offered_hash = _enrollment.digest(offered)
     result = {"changed": False, "hash": offered_hash, "updated": offered_hash != known,
-              "full_tunnel": _wgconf.is_full_tunnel(config), "needs": agent.needs(config)}
+              "full_tunnel": _wgconf.is_full_tunnel(config), "needs": agent.needs(config) if params["files"] is None else []}
     if params["return_config"]:
         result["config"] = text
     path = agent.config_path if params["stage"] else params["dest"]
     if path:
-        before = _enrollment.read_text(path)
+        before = _enrollment.read_text(path) if params["files"] is None else params["files"].get("config")
         result["changed"] = before != text or (not params["stage"] and rights_differ(path, rights))
         result["diff"] = {"before": _wgconf.mask(before or ""), "after": _wgconf.mask(text), "before_header": path, "after_header": path}
         if params["stage"] and module.check_mode:
-            plan = _tunnel.plan(config, agent.running(), _tunnel.applied(path), _tunnel.kept_path(agent.store, agent.interface))
-            result["plan"] = {"action": plan.action, "reasons": plan.reasons}
+            if params["files"] is None:
+                plan = _tunnel.plan(config, agent.running(), _tunnel.applied(path), _tunnel.kept_path(agent.store, agent.interface))
+                result["plan"] = {"action": plan.action, "reasons": plan.reasons}
         elif params["stage"]:
             agent.stage(offered, policy)
+            result.update(_options.returned(agent.store))
         elif not params["stage"]:
             result["dest"] = path
             if result["changed"] and not module.check_mode:
@@ -207,7 +218,8 @@ def main():
             dest={"type": "path"}, stage={"type": "bool", "default": False}, peer_id={"type": "int"}, hash={"type": "str"},
             return_config={"type": "bool", "default": False}, owner={"type": "str"}, group={"type": "str"},
             mode={"type": "str", "default": "0600"},
-            backup={"type": "bool", "default": False}))
+            backup={"type": "bool", "default": False}, **_options.FILES),
+        required_by={"files": ["machine_fingerprint", "client_platform", "url"]})
 
 
 if __name__ == "__main__":

@@ -63,6 +63,16 @@ options:
         O(peer_id) and O(name).
       - Without O(token) the host has no way to the server of its own (RV(reporting=none)).
     type: str
+  files:
+    description:
+      - For a host that runs no Python, the texts of the files it keeps, by C(enrollment), C(token), C(intent), C(issued) and C(offered). The module then runs
+        delegated to the controller, together with O(machine_fingerprint), O(client_platform) and O(name), and returns what is to lie on the host.
+      - They hold secrets; use C(no_log).
+    type: dict
+  intent_only:
+    description: With O(files), whether only the intent is made, which has to lie on the host before the run that registers it.
+    type: bool
+    default: false
   server:
     description: RV(callmetechie.gatecontrol.gatecontrol_info#module:server) of a moment ago. Saves a request. Ignored where its address is
       not O(url).
@@ -164,6 +174,11 @@ config:
   description: The config's text, private key included.
   returned: with O(return_config)
   type: str
+files:
+  description: What is to be written to the host (a text) or removed there (null), by the names of O(files), as base64 of JSON. After a failure too. It
+    holds secrets.
+  returned: with O(files)
+  type: str
 failure:
   description: What a playbook can decide on when the module fails. C(kind) such as V(licence), V(not_ours) or V(rate_limited), C(status) of
     the answer, details.
@@ -204,20 +219,28 @@ def on_server(module, peers_token):
 
 
 def on_host(module):
-    params = module.params
-    store, run = _enrollment.Store(), _options.runner(module)
+    params, remote = module.params, module.params["files"] is not None
+    store, run = _options.store(params), _options.runner(module)
     before = store.load("enrollment") or {}
-    settings = store.load("settings")
+    settings = None if remote else store.load("settings")  # they say how the host itself reaches the server
     options = _options.reach(params, settings or before)
     url = options["url"]
-    who = _options.identity(params, settings, _agent.machine_fingerprint(store.root, run))
+    fingerprint = params["machine_fingerprint"] if remote else _agent.machine_fingerprint(store.root, run)
+    who = _options.identity(params, settings, fingerprint)
     server = params["server"] or {}
     server = server if server.get("url") == url and server.get("timestamp") and server.get("version") else None
     peer = _peer.HostPeer(
         store, lambda token: _api.Api(dict(options, token=token), who), url, token=_options.secret(params), name=params["name"],
         interface=params["interface"], peer_id=params["peer_id"], issued=params["issued_config"], adopt=params["adopt"],
-        move=params["move"], server=server, run=run)
-    result = peer.present(module.check_mode)
+        move=params["move"], server=server, run=run, fingerprint=fingerprint, system=params["client_platform"] if remote else None)
+    if params["intent_only"]:
+        peer.intend()
+        return dict(_options.returned(store), changed=False)
+    try:
+        result = peer.present(module.check_mode)
+    except (_api.ApiError, _peer.PeerError) as err:
+        module.fail_json(msg=str(err), failure=err.failure, **_options.returned(store))
+    result.update(_options.returned(store))
     shown = ("peer_id", "peer_name", "url")
     after = dict(zip(shown, (result["peer"]["id"], result["peer"]["name"], url)))
     result["diff"] = {"before": {key: before[key] for key in shown if key in before}, "after": after}
@@ -231,8 +254,9 @@ def main():
             state={"type": "str", "choices": ["present", "absent", "enabled", "disabled"], "default": "present"},
             name={"type": "str"}, peer_id={"type": "int"}, adopt={"type": "bool", "default": False},
             move={"type": "bool", "default": False},
-            issued_config={"type": "str", "no_log": True}, server={"type": "dict"}, return_config={"type": "bool", "default": False}),
-        required_by={"issued_config": ["peer_id", "name"]})
+            issued_config={"type": "str", "no_log": True}, server={"type": "dict"}, return_config={"type": "bool", "default": False},
+            intent_only={"type": "bool", "default": False}, **_options.FILES),
+        required_by={"issued_config": ["peer_id", "name"], "files": ["machine_fingerprint", "client_platform", "name"]})
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def _remove_state(path: str) -> None:
 async def _serve(options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        with contextlib.suppress(NotImplementedError):  # on Windows, where it is killed
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if options.attached:
         asyncio.get_running_loop().add_reader(sys.stdin, lambda: sys.stdin.buffer.read1() or stop.set())
     if options.echo and not options.wireguard:

@@ -1,0 +1,190 @@
+"""The agent of Windows against the embedded server, in every PowerShell that is here: 7 and, on Windows, 5.1.
+
+Where there is none, nothing of this is proven, and the run says so. The public CI runs it on Windows:
+`pytest --noconftest tests/integration/windows/test_agent_ps1.py`, with GATECONTROL_TEST_MSI naming WireGuard's MSI for a real tunnel (as administrator).
+"""
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pathlib
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(CHECKOUT / "plugins"), str(CHECKOUT / "tests")]
+
+from gateserver import running  # noqa: E402
+from module_utils import _agent, _api, _enrollment, _peer, _wgconf  # noqa: E402
+
+AGENT = CHECKOUT / "roles/gatecontrol/files/gatecontrol_agent.ps1"
+SHELLS = [name for name in ("pwsh", "powershell") if shutil.which(name)]
+MSI = os.environ.get("GATECONTROL_TEST_MSI")
+pytestmark = pytest.mark.skipif(not SHELLS, reason="NOT RUN: there is no PowerShell on this machine, so the agent of Windows is only parsed here")
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory):
+    """A server: (url, its state's file)."""
+    state = tmp_path_factory.mktemp("server") / "state.sqlite"
+    process = subprocess.Popen([sys.executable, str(CHECKOUT / "tests/gateserver"), "serve", "--state", str(state), "--endpoint", "127.0.0.1:51820"],
+                               stdout=subprocess.PIPE, text=True)
+    try:
+        yield json.loads(process.stdout.readline())["url"], state
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Host:
+    """A host in a folder, or this machine's own (root None)."""
+
+    def __init__(self, shell, gate, root=None):
+        self.shell, self.root, (self.url, self.state) = shell, root, gate
+
+    def run(self, verb, *words, texts=None):
+        """(exit status, output) of the agent."""
+        known = ["-Root", str(self.root)] if self.root else []
+        argv = [self.shell, "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass"]
+        if texts is None:
+            argv += ["-File", str(AGENT), verb, *words, *known]
+        else:
+            argv += ["-Command", "& '%s' store %s -Texts (ConvertTo-SecureString -AsPlainText -Force $env:TEXTS)" % (
+                AGENT, " ".join("'%s'" % word if " " in word or "\\" in word or "/" in word else word for word in known))]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ, TEXTS=json.dumps(texts)))
+        return done.returncode, done.stdout + done.stderr
+
+    def ask(self, verb, *words, **how):
+        """The object behind the marker."""
+        output = self.run(verb, *words, **how)[1]
+        answer = _agent.marked(output)
+        assert answer is not None, output
+        return answer
+
+    def question(self, verb, **wanted):
+        return self.ask(verb, base64.b64encode(json.dumps(wanted).encode()).decode())
+
+    def enroll(self, name, **policy):
+        """Registered from here, as the role does it on the controller; returns what was stored."""
+        self.ask("protect")
+        store, token = _enrollment.Texts({}), running.ask(self.url, "token", {"name": name, "scopes": "client"})["token"]
+        fingerprint = self.question("verify", state="present")["host"]["fingerprint"]
+        who = {"fingerprint": fingerprint, "platform": "windows", "version": _api.VERSION}
+        _peer.HostPeer(store, lambda given: _api.Api({"url": self.url, "token": given}, who), self.url, token, name,
+                       fingerprint=fingerprint, system="windows").present()
+        settings = {"url": self.url, "interface": "wg0", "heartbeat_interval": 60, "sync_interval": 300, "confirm_timeout": 20, "policy": policy}
+        agent = _agent.Agent(store, None, platform="windows", fingerprint=fingerprint)
+        store.save("settings", _agent.settings_text(settings))
+        store.save("candidate", agent.rendered(store.text("offered"), policy))
+        assert self.ask("store", texts=store.changed)["changed"] and not self.ask("store", texts=store.changed)["changed"]
+        return agent
+
+
+@pytest.fixture(params=SHELLS)
+def host(request, gate, tmp_path):
+    running.ask(gate[0], "fault", {"action": "off"})
+    return Host(request.param, gate, tmp_path / "GateControl")
+
+
+def test_fresh(host):
+    status, output = host.run("show")
+    assert status == 0 and "not enrolled" in output
+    answer = host.question("verify", state="present", url=host.url)
+    assert not answer["in_sync"] and not answer["enrolled"] and answer["host"]["system"] == "windows" and len(answer["host"]["fingerprint"]) == 64
+    assert answer["version"] == _api.VERSION and answer["server"] == {"asked": False} and answer["drift"]
+    status, output = host.run("beat")
+    assert status == 1 and "not enrolled" in output
+
+
+def test_store_and_read(host):
+    agent = host.enroll("reader-" + host.shell, allowed_ips=["10.8.0.0/24"])
+    read = host.ask("read")["files"]
+    for name in ("enrollment", "token", "settings", "offered"):
+        assert read[name] == agent.store.text(name)
+    assert host.ask("store", texts={"offered": None})["names"] == ["offered"] and host.ask("read")["files"]["offered"] is None
+
+
+def test_beat_and_verify(host):
+    agent = host.enroll("beater-" + host.shell)
+    peer = agent.store.load("enrollment")["peer_id"]
+    since = max([entry["id"] for entry in running.ask(host.url, "log", {})] or [0])
+    status, output = host.run("beat", "-Json")
+    shown = json.loads(output)
+    assert status == 0 and shown["last_beat"] and shown["error"] is None and shown["status"] == "disconnected"
+    assert {"heartbeat", "config/check"} == {entry["event"] for entry in running.ask(host.url, "log", {"since": since, "peer_id": peer})}
+    state = json.loads((host.root / "state.json").read_text())
+    assert set(state) <= set(_agent.MEMORY) and all(value is None or _agent.sound(value, _agent.MEMORY[key]) for key, value in state.items())
+    answer = host.question("verify", state="present", url=host.url, settings=_enrollment.digest(agent.store.text("settings")), check=True)
+    assert answer["enrolled"] and not [text for text in answer["drift"] if "settings" in text or "token" in text]
+
+
+def test_a_new_config_is_rendered_as_the_collection_does(host):
+    policy = {"allowed_ips": ["0.0.0.0/0", "::/0", "10.9.1.7/16"], "dns": ["fd00:0:0::1", "example.com"], "mtu": 1380, "fwmark": "0x10",
+              "persistent_keepalive": 0}
+    agent = host.enroll("renderer-" + host.shell, **policy)
+    running.ask(host.url, "settings", {"values": {"mtu": "1390"}})
+    _status, output = host.run("sync", "-Json")
+    running.ask(host.url, "settings", {"values": {"mtu": ""}})
+    shown = json.loads(output)
+    offered = (host.root / "offered.conf").read_text()
+    assert (host.root / "candidate.conf").read_text() == agent.rendered(offered, policy)
+    assert _enrollment.digest(offered) == shown["refused"]["hash"]
+
+
+def test_hooks_are_refused(host):
+    host.enroll("hooked-" + host.shell)
+    running.ask(host.url, "fault", {"action": "on", "fault": {"kind": "config", "how": "hooks"}})
+    running.ask(host.url, "settings", {"values": {"mtu": "1391"}})
+    shown = json.loads(host.run("sync", "-Json")[1])
+    running.ask(host.url, "settings", {"values": {"mtu": ""}})
+    assert shown["error"]["kind"] == "config" and "hook" in shown["error"]["text"]
+
+
+def test_a_rate_limit_is_heard(host):
+    host.enroll("limited-" + host.shell)
+    running.ask(host.url, "fault", {"action": "on", "fault": {"kind": "status", "status": 429, "retry_after": 500}})
+    first = json.loads(host.run("beat", "-Json")[1])
+    running.ask(host.url, "fault", {"action": "off"})
+    assert first["error"]["kind"] == "rate_limited" and first["not_before"] > time.time() + 400
+    assert json.loads(host.run("beat", "-Json")[1])["last_try"] == first["last_try"], "it was not silent"
+
+
+@pytest.mark.skipif(not MSI, reason="NOT RUN: no MSI of WireGuard was named")
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_real_tunnel_on_windows(shell, gate):
+    """A hub that is a second tunnel of the same machine; armed, proven, confirmed, verified, taken away."""
+    url, state = gate
+    subprocess.run(["msiexec", "/i", MSI, "/qn", "DO_NOT_LAUNCH=1"], check=True)
+    programs, folder = pathlib.Path(os.environ["ProgramFiles"]) / "WireGuard", pathlib.Path(os.environ["ProgramData"]) / "GateControl"
+    host = Host(shell, gate)
+    agent = host.enroll("real-" + shell, allowed_ips=["10.8.0.0/24"], dns=[])
+    shutil.copy(AGENT, folder / AGENT.name)
+    with sqlite3.connect(state) as database:
+        key = database.execute("SELECT value FROM settings WHERE name = 'server_key'").fetchone()[0]
+    ours = _wgconf.parse(agent.store.text("candidate"))
+    hub = folder.parent / "gatecontrol-hub.conf"
+    hub.write_text("[Interface]\nPrivateKey = %s\nListenPort = 51820\nAddress = 10.8.0.1/32\n\n[Peer]\nPublicKey = %s\nPresharedKey = %s\nAllowedIPs = %s\n" % (
+        key, _wgconf.public_key(ours.interface["PrivateKey"]), ours.peers[0]["PresharedKey"], ours.interface["Address"][0]))
+    subprocess.run([programs / "wireguard.exe", "/installtunnelservice", hub], check=True)
+    task = 'powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -File \\"%s\\" apply' % (folder / AGENT.name)
+    try:
+        subprocess.run('schtasks /create /f /tn \\GateControl\\apply /ru SYSTEM /sc onstart /tr "%s"' % task, check=True)
+        armed = host.question("change", state="up", interface="wg0", timeout=40)["armed"]
+        word = host.ask("confirm", armed)["confirm"]
+        verdict = host.ask("confirm", word)
+        assert verdict["ok"], verdict
+        answer = host.question("verify", state="present", url=url, check=True)
+        assert [text for text in answer["drift"] if "scheduled task" not in text] == [] and answer["status"] == "connected"
+        assert host.question("change", state="up", interface="wg0")["action"] == "none"
+    finally:
+        host.question("change", state="absent", interface="wg0")
+        host.run("remove")
+        subprocess.run([programs / "wireguard.exe", "/uninstalltunnelservice", "gatecontrol-hub"], check=False)
+        hub.unlink()
+    assert not folder.exists() and "wg0" not in subprocess.run([programs / "wg.exe", "show"], capture_output=True, text=True, check=True).stdout
