@@ -52,15 +52,16 @@ def play(tmp_path, tasks: list, variables: dict) -> None:
 
 
 @pytest.mark.parametrize("module", ["gatecontrol_info", "gatecontrol_peer", "gatecontrol_config", "gatecontrol_status", "gatecontrol_fleet",
-                                    "gatecontrol_host_info"])
+                                    "gatecontrol_token", "gatecontrol_host_info"])
 def test_examples_run_as_they_stand(gates, tmp_path, module):
     gate = gates("fixed", "--subnet", "10.66.0.0/24")
     text = examples(module)
     assert (EXAMPLE_URL in text) == (module != "gatecontrol_host_info")  # which asks the host
     tasks = yaml.safe_load(text.replace(EXAMPLE_URL, gate.url))
-    for name in ("web01", "db01", os.uname().nodename):
-        for peer in gate.peers(name):
-            gate.delete(peer["id"])
+    for peer in gate.peers(""):
+        gate.delete(peer["id"])
+    for name in {"gatecontrol_fleet": ["web07", "db02", *map("other%d".__mod__, range(8))], "gatecontrol_token": ["web01"]}.get(module, []):
+        gate.add(name)  # the example speaks of it, or of a fifth of all
     variables = {"gatecontrol_token": gate.token(), "gatecontrol_peers_token": gate.peers_token, "gatecontrol_admin_password": "LoopbackTest123!"}
     if module in ("gatecontrol_config", "gatecontrol_status"):  # these stand for a host that has a peer, or is enrolled
         peer = gate.add("web01")
@@ -69,14 +70,17 @@ def test_examples_run_as_they_stand(gates, tmp_path, module):
             "url": gate.url, "token": "{{ gatecontrol_token }}", "peer_id": "{{ gatecontrol_peer_id }}"}})
     gate.seen()
     play(tmp_path, tasks, variables)
+    login = ["GET /login 200", "POST /login 302", "GET /dashboard 200"]
+    lists = ["GET /users 200", "GET /peers 200", "GET /tokens 200"]
     expected = {
         "gatecontrol_info": ["GET ping 200", "GET /peers 200"],
         "gatecontrol_peer": ["GET ping 200", "POST register 201", "GET /peers 200", "POST /peers 201", "GET /peers 200",
                              "DELETE /peers/%d 200"],
         "gatecontrol_config": ["GET config 200"] * 3,
         "gatecontrol_status": ["GET config 200", "POST heartbeat 200", "POST heartbeat 200"],
-        "gatecontrol_fleet": ["GET /login 200", "POST /login 302", "GET /dashboard 200", "GET /users 200", "GET /peers 200", "GET /tokens 200",
-                              *["POST /peers 201", "POST /users/1/tokens 201"] * 2],
+        "gatecontrol_fleet": [*login, *lists, "GET /license 200", *["POST /peers 201", "POST /users/1/tokens 201"] * 2,
+                              *login, *lists, *["DELETE /peers/%d 200"] * 2],
+        "gatecontrol_token": [*login, *lists, "POST /users/1/tokens 201", *lists],
         "gatecontrol_host_info": [],
     }[module]
     calls = gate.calls()
