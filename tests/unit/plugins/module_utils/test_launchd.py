@@ -198,5 +198,7 @@ def test_each_system_installs_what_is_meant_for_it(mac, monkeypatch):
     drift = []
     agent._compare_files({"files": {path: _agent.program_digest(path, text) for path, text in quiet.items()}}, drift)
     assert drift == []
+    other = mac.folder / "com.callmetechie.client.plist"
+    other.write_text("")
     assert {"/etc/newsyslog.d/gatecontrol.conf", *filter(lambda path: path.startswith("/Library"), texts)} <= set(_install.remove(agent))
-    assert mac.loaded() == {} and mac.services._disabled() == set() and list(mac.folder.iterdir()) == []
+    assert mac.loaded() == {} and mac.services._disabled() == set() and list(mac.folder.iterdir()) == [other]
