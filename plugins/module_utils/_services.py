@@ -197,8 +197,10 @@ class Launchd(Systemd):
         self._launchctl("bootstrap", "system", self._place(unit))
 
     def stop(self, *units):
-        """Unload and wait until they are gone: launchd refuses to load a job while it still takes it down."""
+        """Unload and wait until they are gone: launchd refuses to load a job while it still takes it down. The job that this runs in stays."""
         for unit in units:
+            if self.name(unit) == os.environ.get("XPC_SERVICE_NAME"):
+                continue
             target, end = "system/" + self.name(unit), time.monotonic() + self.BUSY
             rc, out, err = self._run(["launchctl", "bootout", target])
             while self._loaded(self.name(unit)):
