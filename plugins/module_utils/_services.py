@@ -11,6 +11,8 @@ import os
 import re
 import time
 
+SYSTEM_VERSION = "System/Library/CoreServices/SystemVersion.plist"  # every macOS has it, and nothing else does
+
 
 def system(root="/"):
     """The system of the host whose files lie below root: "macos" or "linux"."""
@@ -25,9 +27,6 @@ def kind(root="/"):
 def meant_for(root, path):
     """Whether a file that a play names is meant for this host: it is not where another service manager has its units."""
     return not any(path.startswith(folder + "/") for other in (Systemd, Launchd) if other != kind(root) for folder in other.FOLDERS)
-
-
-SYSTEM_VERSION = "System/Library/CoreServices/SystemVersion.plist"  # every macOS has it, and nothing else does
 
 
 class ServiceError(Exception):
@@ -129,7 +128,7 @@ class Launchd(Systemd):
     """
 
     NAME, FOLDERS = "launchd", ("/Library/LaunchDaemons", "/etc/newsyslog.d")
-    OURS, UNIT_FILES = re.compile(r"com\.callmetechie\.|gatecontrol\."), (".plist",)
+    OURS, UNIT_FILES = re.compile(r"com\.callmetechie\.gatecontrol-|gatecontrol\.conf$"), (".plist",)
     PREFIX = "com.callmetechie."
     BUSY = 15  # seconds in which a job that was told to go has to be gone
 
@@ -198,8 +197,10 @@ class Launchd(Systemd):
         self._launchctl("bootstrap", "system", self._place(unit))
 
     def stop(self, *units):
-        """Unload and wait until they are gone: launchd refuses to load a job while it still takes it down."""
+        """Unload and wait until they are gone: launchd refuses to load a job while it still takes it down. The job that this runs in stays."""
         for unit in units:
+            if self.name(unit) == os.environ.get("XPC_SERVICE_NAME"):
+                continue
             target, end = "system/" + self.name(unit), time.monotonic() + self.BUSY
             rc, out, err = self._run(["launchctl", "bootout", target])
             while self._loaded(self.name(unit)):

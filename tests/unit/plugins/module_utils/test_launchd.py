@@ -115,6 +115,15 @@ def test_stop_waits_until_launchd_has_taken_the_job_down(mac):
     mac.services.stop(_agent.APPLY)
 
 
+def test_a_job_does_not_end_itself(mac, monkeypatch):
+    mac.plist("wg-quick@wg0.service", RunAtLoad=True)
+    mac.services.start("wg-quick@wg0.service")
+    monkeypatch.setenv("XPC_SERVICE_NAME", "com.callmetechie.gatecontrol-tunnel")
+    mac.services.stop("wg-quick@wg0.service")
+    mac.services.start("wg-quick@wg0.service")
+    assert mac.loaded() == {"gatecontrol-tunnel": "running"} and mac.launchd.jobs["com.callmetechie.gatecontrol-tunnel"].runs == 1
+
+
 def test_one_that_does_not_go_is_told_in_launchds_words(mac, monkeypatch):
     monkeypatch.setattr(_services.Launchd, "BUSY", 0.3)
     mac.plist(_agent.APPLY, RunAtLoad=True, ProgramArguments=["/bin/sh", "-c", "trap '' TERM; touch %s; sleep 60" % (mac.root / "deaf")])
@@ -198,5 +207,7 @@ def test_each_system_installs_what_is_meant_for_it(mac, monkeypatch):
     drift = []
     agent._compare_files({"files": {path: _agent.program_digest(path, text) for path, text in quiet.items()}}, drift)
     assert drift == []
+    other = mac.folder / "com.callmetechie.client.plist"
+    other.write_text("")
     assert {"/etc/newsyslog.d/gatecontrol.conf", *filter(lambda path: path.startswith("/Library"), texts)} <= set(_install.remove(agent))
-    assert mac.loaded() == {} and mac.services._disabled() == set() and list(mac.folder.iterdir()) == []
+    assert mac.loaded() == {} and mac.services._disabled() == set() and list(mac.folder.iterdir()) == [other]
