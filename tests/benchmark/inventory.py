@@ -65,7 +65,7 @@ def main() -> int:
         source = os.path.join(folder, "gatecontrol.yml")
         write(source, server, {})
         loads = [load(source) for _round in range(options.rounds)]
-        (slowest, _used, inventory), usual = max(loads, key=lambda one: one[0]), min(used for _seconds, used, _inventory in loads)
+        slowest, usual, inventory = max(one[0] for one in loads), min(one[1] for one in loads), loads[0][2]
         requests = len(server.log(path="/api/v1/peers")) / options.rounds
         print("%-30s %5.2f s  %d requests, %d hosts, %d groups" % (
             "built-in groups, slowest of %d" % options.rounds, slowest, requests, len(inventory.hosts), len(inventory.groups)))
