@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-SCENARIOS := default no_lockout
+SCENARIOS := default no_lockout fleet macos_twin
 
 .PHONY: help setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios bench clean
 

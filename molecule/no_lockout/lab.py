@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -17,7 +16,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from os import kill
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -27,7 +25,7 @@ import machine  # noqa: E402
 import room  # noqa: E402
 from scenario import Scenario  # noqa: E402
 
-PENDING = "var/lib/gatecontrol/pending.json"
+PENDING = "/var/lib/gatecontrol/pending.json"
 VOLATILE = {"port": 2, "handshake": 4, "rx": 5, "tx": 6}  # columns of `wg show dump`
 
 # From a host: its network as wg and ip see it, what belongs to the tunnel on disk, and when its units last moved.
@@ -123,17 +121,15 @@ class Host:
 
     def pending(self) -> bool:
         """Whether a change is under way; looked at from outside, without a process on the host."""
-        pid = machine.podman("inspect", "--format", "{{.State.Pid}}", self.container).stdout.strip()
-        return pathlib.Path("/proc", pid, "root", PENDING).exists()
+        return self.lab.scenario.file(self.name, PENDING).exists()
 
 
 class Change:
     """How long a change was under way on a host: from its arming until it was settled, in seconds, by this machine's clock."""
 
     def __init__(self, host: Host) -> None:
-        pid = machine.podman("inspect", "--format", "{{.State.Pid}}", host.container).stdout.strip()
         self.host, self.armed, self.settled, self._end = host, None, None, threading.Event()
-        self._path = pathlib.Path("/proc", pid, "root", PENDING)
+        self._path = host.lab.scenario.file(host.name, PENDING)
         self._thread = threading.Thread(target=self._watch)
 
     def _watch(self) -> None:
@@ -183,11 +179,11 @@ class Packets:
         time.sleep(0.3)
         self._process.send_signal(signal.SIGINT)
         text = self._process.communicate()[0]
-        self.answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", text)}
-        sent = int(re.search(r"(\d+) packets transmitted", text)[1])
-        self.sent = sent - 2 if max(self.answered) < sent else sent  # the last ones may be under way still
-        first = min(self.answered)
-        self.lost = len(set(range(first, self.sent + 1)) - self.answered)
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", text)}
+        self.sent = max(answered)  # those after the last answer may be under way still
+        self.lost = len(set(range(min(answered), self.sent)) - answered)
+        under_way = int(re.search(r"(\d+) packets transmitted", text)[1]) - self.sent
+        assert under_way < 50, f"the last {under_way} packets were not answered"
 
 
 class Outcome:
@@ -278,21 +274,9 @@ class Lab:
     def play(self, *hosts: Host, **how: object) -> Outcome:
         return self.finish(self.start(*hosts, **how))
 
-    @staticmethod
-    def kill(begun) -> None:
+    def kill(self, begun) -> None:
         """kill -9 of ansible-playbook and of all it has started."""
-        process = begun[0][0]
-        family = [process.pid]
-        for pid in family:
-            with contextlib.suppress(OSError):
-                kill(pid, signal.SIGSTOP)  # so that none begets another meanwhile
-                family += [int(word) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
-        for pid in family:
-            with contextlib.suppress(ProcessLookupError):
-                kill(pid, signal.SIGKILL)
-        assert len(family) > 1, "ansible-playbook had no workers"
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        self.scenario.kill(begun[0])
 
 
 def together(work, hosts: list[Host]) -> list:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -103,6 +104,22 @@ class Scenario:
             results = [json.loads(line) for line in trace if line.endswith("\n")]
         return Run(process.returncode, text, results, time.monotonic() - started)
 
+    @staticmethod
+    def kill(begun) -> None:
+        """kill -9 of the run that start() began, with all that it has started, as when its machine dies."""
+        process, trace, _started = begun
+        family = [process.pid]
+        for pid in family:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)  # so that none begets another meanwhile
+                family += [int(word) for task in pathlib.Path("/proc/%d/task" % pid).iterdir() for word in (task / "children").read_text().split()]
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+        trace.close()
+        assert process.returncode == -signal.SIGKILL, "the run was over before it was killed"
+
     def play(self, *words: str, **options) -> Run:
         """A whole run; options as for start()."""
         return self.finish(self.start(*words, **options))
@@ -124,6 +141,16 @@ class Scenario:
     def room(self, verb: str, *words: str) -> None:
         """A command of tests/hosts for this run, such as reboot HOST."""
         subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), verb, self.mark, *words], check=True, capture_output=True, text=True)
+
+    def file(self, host: str, path: str) -> pathlib.Path:
+        """A file of a host as this machine sees it, without a process on the host. A reboot makes it another one."""
+        pid = subprocess.run(["podman", "inspect", "--format", "{{.State.Pid}}", self.record["hosts"][host]["container"]],
+                             capture_output=True, text=True, check=False).stdout.strip()
+        return pathlib.Path("/proc", pid, "root", path.lstrip("/"))
+
+    def ask_for_nothing(self) -> None:
+        """No agent asks for a config in the next minutes, unless it is told to; a beat that is under way is waited for."""
+        self.everywhere("systemctl start gatecontrol-beat.service; gatecontrol-agent checked")
 
     def echo(self, host: str, size: int) -> int | None:
         """Send bytes from a host through the tunnel to the hub's echo service; how many came back as they were, None where there is no way."""

@@ -88,6 +88,16 @@ options:
     type: str
 """
 
+    SESSION = r"""
+options:
+  session:
+    description: RV(session) of an earlier run, so that one login serves all batches.
+    type: dict
+  token_user:
+    description: Name of the user whose tokens are minted, the administrator who logs in without it.
+    type: str
+"""
+
     IDENTITY = r"""
 options:
   machine_fingerprint:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pwd
 import re
 import shutil
 import time
@@ -21,14 +22,15 @@ from . import _api, _enrollment, _services, _tunnel, _wgconf
 LIBRARY = "usr/local/lib/gatecontrol"  # holds the package "gatecontrol"
 LIBRARY_FILE = "/" + LIBRARY + "/gatecontrol/%s.py"
 LAUNCHER = "usr/local/sbin/gatecontrol-agent"
-UNITS = "etc/systemd/system"
 MODULES = ("_agent", "_api", "_enrollment", "_services", "_tunnel", "_wgconf")  # what the agent is made of
 TIMER = "gatecontrol-beat.timer"
 APPLY = "gatecontrol-apply.service"
 RECOVER = "gatecontrol-recover.service"
 MARKER = "gatecontrol-agent:"  # begins the one line of JSON that verify and confirm answer, whatever a banner prints before
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where a unit's programs lie, whatever the PATH of the caller
+# Where a unit's programs lie, whatever the PATH of the caller. Homebrew's bash has to come before that of macOS, which is too old for wg-quick.
+PATH = "/opt/homebrew/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HOMEBREW = ("opt/homebrew", "usr/local")  # its prefix on Apple Silicon, on Intel
 HANDSHAKE_FRESH = 180  # seconds; the server itself calls a peer online until then
 REFUSED_WAIT = (300, 21600)  # seconds before a config that failed is tried again: doubled from the first to the second
 UNREACHED = ("network", "proxy", "tls", "redirect", "protocol", "server", "options")  # errors that prove no way to the server
@@ -51,11 +53,17 @@ class AgentError(Exception):
         self.kind = kind
 
 
-def machine_fingerprint(root="/"):
+def machine_fingerprint(root="/", run=None):
     """SHA-256 over this machine's id, 64 lower-case hex: stable per host, and the id itself (which systemd asks to keep) is not told.
 
-    Raises AgentError where /etc/machine-id is missing, as in an image that was never booted.
+    run runs ioreg, which knows a Mac's id. Raises AgentError where /etc/machine-id is missing, as in an image that was never booted.
     """
+    if _services.system(root) == "macos":
+        out = run(["ioreg", "-rd1", "-c", "IOPlatformExpertDevice"])[1] if run else ""
+        found = re.search(r'"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"', out)
+        if not found:
+            raise AgentError("ioreg names no IOPlatformUUID on this host; run `ioreg -rd1 -c IOPlatformExpertDevice` there", "settings")
+        return _enrollment.digest("gatecontrol machine " + found.group(1).lower())
     machine_id = (_enrollment.read_text(os.path.join(root, "etc/machine-id")) or "").strip()
     if not re.fullmatch(r"[0-9a-f]{32}", machine_id):
         raise AgentError("/etc/machine-id holds no machine id; run systemd-machine-id-setup on this host", "settings")
@@ -127,7 +135,7 @@ class Agent:
 
     def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep, *, clock=time.monotonic):
         self.store, self.run, self.now, self.sleep, self.clock = store, run, now, sleep, clock
-        self.services = services or _services.Systemd(run, store.root)
+        self.services = services or _services.kind(store.root)(run, store.root)
         self.settings = store.load("settings") or {}
         self.enrollment = store.load("enrollment") or {}
         self.interface = self.enrollment.get("interface") or self.settings.get("interface") or "wg0"
@@ -140,7 +148,7 @@ class Agent:
         """Raise AgentError where this host has no enrollment, or holds the one of the machine it was cloned from."""
         if not self.enrollment.get("peer_id"):
             raise AgentError("this host is not enrolled; run the play with a secret for it", "not_enrolled")
-        if self.enrollment.get("fingerprint") != machine_fingerprint(self.store.root):
+        if self.enrollment.get("fingerprint") != machine_fingerprint(self.store.root, self.run):
             raise AgentError("this machine is a clone of the one that enrolled as %s: it stays silent until it is enrolled itself; "
                              "run the play with a secret of its own and gatecontrol_state=absent first" % self.enrollment.get("peer_name"), "clone")
 
@@ -176,7 +184,7 @@ class Agent:
     def running(self):
         """What runs on the interface, None where there is none."""
         # Asked of the kernel first: a host that is not enrolled may not have wg yet.
-        if not os.path.exists(os.path.join(self.store.root, "sys/class/net", self.interface)):
+        if not _tunnel.present(self.store.root, self.interface):
             return None
         return _tunnel.observe(self.run, self.interface, self.store.root, _tunnel.kept_path(self.store, self.interface))
 
@@ -302,7 +310,11 @@ class Agent:
 
         A path that is kept already stays where this connection cannot tell whether it is needed: there is none, or it runs through the tunnel.
         """
-        reach = _tunnel.reachability(self.run, _wgconf.parse(text, allow_hooks=True), self.interface, ssh_connection)
+        config, root = _wgconf.parse(text, allow_hooks=True), self.store.root
+        if _services.system(root) == "macos":
+            reach = _tunnel.reachability_on_mac(self.run, config, _tunnel.real_name(root, self.interface), ssh_connection)
+        else:
+            reach = _tunnel.reachability(self.run, config, self.interface, ssh_connection)
         if not self.settings.get("keep_reachable", True):
             reach.update(kept=None, reason=None)
         elif not ssh_connection or reach["through"]:
@@ -403,21 +415,36 @@ class Agent:
 
     def facts(self):
         """What a play has to know of this host before it changes it, without facts being gathered."""
-        release = {}
-        for line in (_enrollment.read_text(os.path.join(self.store.root, "etc/os-release")) or "").splitlines():
+        system, release = _services.system(self.store.root), {}
+        if system == "macos":
+            text = _enrollment.read_text(os.path.join(self.store.root, _services.SYSTEM_VERSION)) or ""
+            release = {"ID": "macos", "VERSION_ID": "".join(re.findall(r"<key>ProductVersion</key>\s*<string>([^<]*)", text))}
+        for line in (_enrollment.read_text(os.path.join(self.store.root, "etc/os-release")) or "").splitlines() if system == "linux" else ():
             key, _equals, value = line.partition("=")
             release[key] = value.strip().strip('"')
-        return {"system": client_platform(), "distribution": release.get("ID", ""), "like": release.get("ID_LIKE", "").split(),
-                "version": release.get("VERSION_ID", ""), "service_manager": "systemd" if self.services.available() else None,
-                "fingerprint": machine_fingerprint(self.store.root), "hostname": os.uname().nodename, "resolvectl": shutil.which("resolvectl", path=PATH)}
+        return {"system": system, "distribution": release.get("ID", ""), "like": release.get("ID_LIKE", "").split(),
+                "version": release.get("VERSION_ID", ""), "service_manager": self.services.NAME if self.services.available() else None,
+                "fingerprint": machine_fingerprint(self.store.root, self.run), "hostname": os.uname().nodename,
+                "resolvectl": shutil.which("resolvectl", path=PATH), "homebrew": self._homebrew() if system == "macos" else None}
+
+    def _homebrew(self):
+        """Homebrew's prefix and the user it belongs to, who alone may install with it; None where there is none."""
+        for prefix in HOMEBREW:
+            brew = os.path.join(self.store.root, prefix, "bin/brew")
+            if os.path.exists(brew):
+                return {"prefix": "/" + prefix, "owner": pwd.getpwuid(os.stat(brew).st_uid).pw_name}
+        return None
 
     def needs(self, config=None):
         """Tools that are missing for a tunnel, or for this Config; "resolvconf-link" where resolvectl can stand in for resolvconf."""
         def missing(*tools):
             return not any(shutil.which(tool, path=PATH) for tool in tools)
-        found = [tool for tool in ("wg", "wg-quick", "ip") if missing(tool)]
-        if missing("wireguard-go") and _tunnel.backend(self.run) is None:
+        mac = _services.system(self.store.root) == "macos"
+        found = [tool for tool in ("wg", "wg-quick") + (() if mac else ("ip",)) if missing(tool)]
+        if missing("wireguard-go") and (mac or _tunnel.backend(self.run) is None):
             found.append("wireguard-go")
+        if mac:  # which brings the rest
+            return found
         if config and config.interface.get("DNS") and missing("resolvconf"):
             resolved = os.path.isdir(os.path.join(self.store.root, "run/systemd/resolve")) and not missing("resolvectl")
             found.append("resolvconf-link" if resolved else "resolvconf")
@@ -427,9 +454,10 @@ class Agent:
 
     def parts(self):
         """Paths of what the collection has on this host, the tunnel aside: files of the installation, folders."""
-        units = os.path.join(self.store.root, UNITS)
-        files = set(self.store.load("installed") or {}) | {"/" + LAUNCHER}
-        files |= {"/%s/%s" % (UNITS, name) for name in (os.listdir(units) if os.path.isdir(units) else []) if name.startswith("gatecontrol-")}
+        files, kind = set(self.store.load("installed") or {}) | {"/" + LAUNCHER}, _services.kind(self.store.root)
+        for folder in kind.FOLDERS:
+            place = os.path.join(self.store.root, folder.lstrip("/"))
+            files |= {"%s/%s" % (folder, name) for name in (os.listdir(place) if os.path.isdir(place) else []) if kind.OURS.match(name)}
         folders = ["/" + folder for folder in (LIBRARY, _enrollment.ETC, _enrollment.VAR)]
         return [path for path in sorted(files) + folders if os.path.lexists(os.path.join(self.store.root, path.lstrip("/")))]
 
@@ -455,6 +483,8 @@ class Agent:
         if os.path.isdir(folder) and os.stat(folder).st_mode & 0o77:
             drift.append("/%s can be read by others than root" % _enrollment.ETC)
         for path, digest in sorted((wanted.get("files") or {}).items()):
+            if not _services.meant_for(self.store.root, path):
+                continue
             text = _enrollment.read_text(os.path.join(self.store.root, path.lstrip("/")))
             if text is None or program_digest(path, text) != digest:
                 drift.append("%s %s" % (path, "is missing" if text is None else "differs"))
@@ -475,19 +505,19 @@ class Agent:
             return None
         plan = _tunnel.plan(config, running, config, _tunnel.kept_path(self.store, self.interface))
         drift += plan.reasons
-        return {"action": plan.action, "reasons": plan.reasons}
+        return dict({"action": plan.action, "reasons": plan.reasons}, **({"unseen": list(running.unseen)} if running and running.unseen else {}))
 
     def _compare_services(self, drift, state):
         if not self.services.available():
-            drift.append("systemd does not run here")
+            drift.append("%s does not run here" % _services.kind(self.store.root).NAME)
             return
         units = [_tunnel.unit_of(self.interface), RECOVER] + [TIMER] * self.reports
         seen = self.services.show(units, ("ActiveState", "UnitFileState"))
         for unit in units:
             if unit != RECOVER and seen[unit].get("ActiveState") != "active":
-                drift.append("%s is %s" % (unit, seen[unit].get("ActiveState")))
+                drift.append("%s is %s" % (self.services.name(unit), seen[unit].get("ActiveState")))
             if seen[unit].get("UnitFileState") != "enabled":
-                drift.append("%s is not enabled at boot" % unit)
+                drift.append("%s is not enabled at boot" % self.services.name(unit))
         silent = self.now() - state.get("last_try", 0)
         if self.reports and not drift and silent > 3 * self.settings.get("heartbeat_interval", 60) + 30 and state.get("not_before", 0) < self.now():
             drift.append("the agent has not beaten for %d s" % silent)
@@ -531,7 +561,8 @@ def metrics(shown):
 
 # ---------------------------------------------------------------- the command line
 
-COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0}  # name -> words that follow
+# name -> words that follow
+COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "tend": 0}
 
 
 def command(store, run, name, words, as_json=False):
@@ -548,8 +579,15 @@ def command(store, run, name, words, as_json=False):
         if name in ("recover", "restore"):
             if name == "restore" and agent.services.stopping():
                 return 0, None  # the boot that follows recovers
+            mark = os.path.join(store.root, _tunnel.BOOTED) if agent.services.NAME == "launchd" else None
+            if mark and os.path.exists(mark):
+                return 0, None  # the job was loaded anew, and the host was not booted
             verdict = _tunnel.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
+            if mark:
+                _enrollment.write_text(mark, "", 0o644)
             return 0, verdict and verdict["reason"]
+        if name == "tend":
+            return 0, _tunnel.tend(run, agent.services, store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock)
         if name == "apply":
             verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
             return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"

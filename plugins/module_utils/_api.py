@@ -29,6 +29,7 @@ PAGE = 250  # peers in one page, the most the server gives
 REGISTER_BROKEN = ((1, 50, 13), (1, 118, 2))
 OTHER_WAYS = "give gatecontrol_peers_token, or a client token bound to a peer together with gatecontrol_peer_id"
 IDLE = 2.0     # seconds a connection may rest before it is used again; the server closes it after five
+WINDOW = 900  # seconds of the server's rate limit
 LARGEST = 2 ** 23  # bytes of an answer; a full page of peers has 200,000
 UNNAMED_WAIT = 60  # seconds, after a 429 that does not say how long
 
@@ -285,6 +286,16 @@ def retry_after(headers):
     return UNNAMED_WAIT
 
 
+def budget(headers, now):
+    """What an answer's headers say of the rate limit: {"limit", "left" requests, "until": when the window ends, as now counts}; None where nothing."""
+    numbers = [headers.get("ratelimit-" + name, "") for name in ("limit", "remaining", "reset")]
+    if not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
+        return None
+    return {"limit": max(1, int(numbers[0])), "left": int(numbers[1]), "until": now + int(numbers[2])}
+
+
+BEYOND_LICENCE = "the server's licence does not cover it (%s): remove peers or extend the licence"
+IN_USE = "%(feature)s: %(current)s of %(limit)s in use"
 ENROLL_AGAIN = "run the play with a secret for this host to enroll it again"
 # 403: what the server says -> kind, advice. The first that fits counts; the texts are fixed English, except for the fingerprint's.
 FORBIDDEN = (
@@ -312,9 +323,7 @@ def explain(what, path, response, body):
         return error("auth", "check that the token is complete, not expired and not revoked")
     if status == 403 and "feature" in body:
         numbers = {key: body[key] for key in ("feature", "current", "limit") if key in body}
-        have = "%(feature)s: %(current)s of %(limit)s in use" if len(numbers) == 3 else "%(feature)s"
-        advice = "the server's licence does not cover it (%s): remove peers or extend the licence"
-        return error("licence", advice % (have % numbers), **numbers)
+        return error("licence", BEYOND_LICENCE % ((IN_USE if len(numbers) == 3 else "%(feature)s") % numbers), **numbers)
     if status == 403:
         scope = "client (peers on the 1.5.2 era)" if client else "peers"
         for text, kind, advice in FORBIDDEN:
@@ -380,7 +389,7 @@ class Api:
         self.transport = transport or HttpTransport(options)
         self.max_wait = options["max_wait"]
         self.sleep, self.clock, self.jitter = sleep, clock, jitter
-        self.requests = 0
+        self.requests, self.budget = 0, None  # the budget is what the last answer said of the rate limit, as budget() gives it
         self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + VERSION}
         if options.get("token"):
             name, prefix = TOKEN_HEADERS[options["auth_header"]]
@@ -422,6 +431,7 @@ class Api:
     def _once(self, what, method, path, headers, payload):
         self.requests += 1
         response = self.transport.request(method, path, headers, payload)
+        self.budget = budget(response.headers, self.clock()) or self.budget
         try:
             body = json.loads(response.text)
         except (ValueError, RecursionError):

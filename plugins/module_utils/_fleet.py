@@ -1,16 +1,21 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Peers for a batch of hosts in one go, from the controller: the list is read once, and no two writers race.
+"""Peers and tokens for a batch of hosts in one go, from the controller: the list is read once, and no two writers race.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-from . import _api, _peer
+import math
+import time
+
+from . import _agent, _api, _peer
 
 STOP = ("licence", "rate_limited", "auth", "scope", "forbidden", "user_disabled", "conflict", "network", "proxy", "tls", "redirect", "server",
         "uncertain", "endpoint_missing")
+EPHEMERAL = "ephemeral"  # tag of peers whose hosts live for minutes
+ROTATED = ".pre-rotation"  # ends the name of a peer that a second one takes the place of; fits the longest name that register makes
 
 
 def token_name(peer_name):
@@ -26,6 +31,11 @@ def slim(peer):
         "enabled": bool(peer.get("enabled")), "online": bool(peer.get("isOnline")), "expires_at": peer.get("expires_at"),
         "handshake": peer.get("latestHandshake") or peer.get("latest_handshake") or 0, "type": peer.get("peer_type") or "regular",
         "rx_bytes": peer.get("transferRx") or peer.get("transfer_rx") or 0, "tx_bytes": peer.get("transferTx") or peer.get("transfer_tx") or 0}
+
+
+def is_past(moment, now):
+    """Whether a time of the server (ISO-8601 UTC text or None) is over; now in seconds."""
+    return bool(moment) and moment.replace(" ", "T") < _agent.timestamp(now)
 
 
 class _Listed(_peer.ServerPeer):
@@ -45,86 +55,312 @@ class Fleet:
     """The peers of many hosts.
 
     api: an Api with a peers token, or an Admin. user: with an Admin, the number of the user whose tokens are minted; None mints none.
-    adopt: whether a peer that is online may be handed to a host that does not hold its enrollment.
+    adopt: whether a peer that is online may be handed to a host that does not hold its enrollment. pace: whether to wait where the server's rate
+    limit does not suffice, instead of failing before anything is done.
     hosts: dicts with host (its name in the play), name (of the peer), peer_id (of its enrollment, if any), fingerprint, token (False: has one
-    already), expires_at (of the token too) and what wanted_fields takes.
+    already), token_id (of the token it works with, if known), expires_at (of the token too) and what wanted_fields takes.
+    Every verb returns {host: result}, with {"msg", "failure"} where it did not come about; a failure that would meet the other hosts too, such
+    as a revoked token, ends the batch for them with the same words.
     """
 
-    def __init__(self, api, user=None, adopt=False):
-        self.api, self.user, self.adopt = api, user, adopt
+    def __init__(self, api, user=None, adopt=False, pace=False, now=time.time):
+        self.api, self.user, self.adopt, self.pace, self.now = api, user, adopt, pace, now
 
     def present(self, hosts, check_mode=False):
-        """{host: {"peer", "created", "token" or "config" and "hash"}}, or {"msg", "failure"} where it did not come about.
+        """{"peer", "created", "changed", "gone": whether the peer of its enrollment is not on the server, and "token" with "token_id", or "config"
+        with "hash"}"""
+        peers, tokens = self._lists(check_mode)
+        named = {peer["name"]: peer for peer in peers}
+        refused = _doubles(hosts)
+        new = [host["host"] for host in hosts if host["name"] not in named and host["host"] not in refused]
+        refused.update(self._beyond_licence(new, len(peers)))
+        numbers = {peer["id"] for peer in peers}
+        return self._each(hosts, lambda host, dry: dict(
+            self._one(host, named, tokens, dry), gone=host.get("peer_id") not in numbers | {None}), refused, check_mode)
 
-        A failure that would meet the other hosts too, such as the licence's limit, ends the batch for them with the same words.
+    def absent(self, hosts, max_percent=None, others=0, check_mode=False):
+        """{"deleted", "changed", "revoked": [token names], "staying": [names of tokens that only an administrator can revoke]}
+
+        The peer by its number, else by its name. max_percent: the share of the server's peers that may go, one always may; others: how many
+        more the same run deletes. Raises PeerError (share), and nothing is deleted then.
         """
-        peers = {peer["name"]: peer for peer in self.api.peers()}
-        tokens = self.api.tokens() if self.user and not check_mode else []
-        return self._each(hosts, lambda host: self._one(host, peers, tokens, check_mode), _twins(hosts))
+        peers, tokens = self._lists(check_mode=False)
+        going = len({peer["id"] for host in hosts for peer in _of(host, peers)})
+        allowed = len(peers) if max_percent is None else max(1, len(peers) * max_percent // 100)
+        if going and max_percent is not None and going + others > allowed:
+            raise _peer.PeerError(
+                "this run would delete %d of the server's %d peers, and gatecontrol_retire_max_percent=%d allows %d, so nothing was deleted; name "
+                "fewer hosts (--limit), or raise it" % (going + others, len(peers), max_percent, allowed), "share", deleting=going + others,
+                peers=len(peers), allowed=allowed)
+        return self._each(hosts, lambda host, dry: self._gone(host, peers, tokens, dry), {}, check_mode)
 
-    def absent(self, hosts, check_mode=False):
-        """{host: {"deleted": bool, "revoked": [token names]}}; the peer by its number, else by its name. With a peers token no token is revoked."""
-        peers = list(self.api.peers())
-        tokens = self.api.tokens() if self.user else []
-        return self._each(hosts, lambda host: self._gone(host, peers, tokens, check_mode), {})
+    def expired(self, check_mode=False):
+        """The same for every peer with the tag EPHEMERAL that the server disabled when its time was over, by the peer's name."""
+        peers, tokens = self._lists(check_mode=False)
+        over = [peer for peer in peers if EPHEMERAL in (peer.get("tags") or "").replace(" ", "").split(",") and not peer.get("enabled", 1)
+                and is_past(peer.get("expires_at"), self.now())]
+        hosts = [{"host": peer["name"], "name": peer["name"], "peer_id": peer["id"]} for peer in over]
+        return self._each(hosts, lambda host, dry: self._gone(host, peers, tokens, dry), {}, check_mode)
 
-    def _each(self, hosts, work, twins):
-        results, stopped = {}, None
+    def rotated(self, hosts, keys=False, check_mode=False):
+        """{"peer", "token", "token_id", "changed"}: a token beside the one the host has; with keys for a second peer, which gets the name.
+
+        Where an earlier run was cut off, what it made is gone on with. Raises ApiError (options) without an Admin.
+        """
+        if not self.user:
+            raise _api.ApiError("only the administrator's login can rotate tokens; set admin_user and admin_password", "options")
+        peers, tokens = self._lists(check_mode)
+        named = {peer["name"]: peer for peer in peers}
+        new = [host["host"] for host in hosts if keys and not {host["name"], host["name"] + ROTATED} <= set(named)]
+        refused = dict(_doubles(hosts), **self._beyond_licence(new, len(peers)))
+        return self._each(hosts, lambda host, dry: self._second(host, named, tokens, keys, dry), refused, check_mode)
+
+    def confirmed(self, hosts, check_mode=False):
+        """What rotated left of the time before goes, now that the host works with token_id: {"revoked", "deleted", "changed"}"""
+        peers, tokens = self._lists(check_mode=False)
+        return self._each(hosts, lambda host, dry: self._settled(host, peers, tokens, dry), {}, check_mode)
+
+    # -- a batch
+
+    def _lists(self, check_mode):
+        try:
+            return list(self.api.peers()), self.api.tokens() if self.user and not check_mode else []
+        except _api.ApiError as err:
+            if err.kind != "rate_limited":
+                raise
+            seconds = err.details["retry_after"]
+            if not self.pace:
+                raise _api.ApiError("%s, or set gatecontrol_pace=true to wait" % err, err.kind, err.status, retry_after=seconds, seconds=seconds)
+            self.api.sleep(seconds + 1)
+            return self._lists(check_mode)
+
+    def _each(self, hosts, work, refused, check_mode):
+        """work(host, dry) for each host that is not refused; dry makes no request that changes something, and counts the others."""
+        results, stopped, costs = {}, None, {}
+        if not check_mode and hosts:
+            costs = {host["host"]: self._cost(host, work) for host in hosts if host["host"] not in refused}
+            self._afford(costs)
         for host in hosts:
+            name = host["host"]
             try:
-                if stopped or host["host"] in twins:
-                    raise stopped or twins[host["host"]]
-                results[host["host"]] = work(host)
+                if stopped or name in refused:
+                    raise stopped or refused[name]
+                self._wait_for(costs.get(name, 0))
+                results[name] = work(host, check_mode)
             except (_api.ApiError, _peer.PeerError) as err:
-                results[host["host"]] = {"msg": str(err), "failure": err.failure}
+                results[name] = {"msg": str(err), "failure": err.failure}
                 stopped = err if err.failure["kind"] in STOP else stopped
+            results[name].pop("requests", None)
         return results
 
-    def _one(self, host, peers, tokens, check_mode):
+    @staticmethod
+    def _cost(host, work):
+        """How many requests a host takes at most."""
+        try:
+            return work(host, True)["requests"]
+        except (_api.ApiError, _peer.PeerError):
+            return 0
+
+    def _afford(self, costs):
+        """Raise ApiError (rate_limited) where the rate limit does not suffice for all and nobody is to wait."""
+        rate, needed = self.api.budget, sum(costs.values())
+        if not rate or needed <= rate["left"] or self.pace:
+            return
+        left = max(0, math.ceil(rate["until"] - self.api.clock()))
+        seconds = left + (math.ceil((needed - rate["left"]) / rate["limit"]) - 1) * _api.WINDOW
+        raise _api.ApiError(
+            "this batch needs %d requests, and the server's rate limit leaves %d of %d for the next %d s, so it would take %d minutes and nothing was "
+            "done; set gatecontrol_pace=true to wait%s" % (
+                needed, rate["left"], rate["limit"], left, math.ceil(seconds / 60),
+                "" if self.user else ", or give the administrator's login, which may make ten times as many"),
+            "rate_limited", retry_after=left, needed=needed, left=rate["left"], limit=rate["limit"], seconds=seconds)
+
+    def _wait_for(self, cost):
+        """Wait for the next window of the rate limit where this one does not suffice for a host."""
+        rate = self.api.budget
+        pause = rate["until"] - self.api.clock() if rate and self.pace and cost > rate["left"] else 0
+        if pause > 0:
+            self.api.sleep(pause + 1)
+
+    def _beyond_licence(self, new, count):
+        """{host: ApiError} of the new ones that the licence has no room for; asked beforehand, so that nothing is begun for them."""
+        limit = None
+        if new and self.user:
+            try:
+                limit = self.api.licence().get("vpn_peers")
+            except _api.ApiError as err:
+                if err.kind not in ("endpoint_missing", "forbidden", "scope"):
+                    raise
+        if not isinstance(limit, int) or limit < 0:
+            return {}
+        numbers = {"feature": "vpn_peers", "current": max(limit, count), "limit": limit}
+        why = _api.BEYOND_LICENCE % (_api.IN_USE % numbers)
+        return {host: _api.ApiError("no peer was made for %s: %s" % (host, why), "licence", **numbers) for host in new[max(0, limit - count):]}
+
+    # -- one host
+
+    def _one(self, host, named, tokens, check_mode):
         name = _api.check_name(host["name"], exact=True)
         wanted = _peer.wanted_fields(host)
-        found = peers.get(name)
+        found = named.get(name)
         if found and found.get("isOnline") and found["id"] != host.get("peer_id") and not self.adopt:
             raise _peer.PeerError("the peer %s (id %s) is in use: it had a handshake in the last 3 minutes, and this host does not hold its enrollment; set "
                                   "gatecontrol_name to another name, or gatecontrol_adopt=true if it is this host" % (name, found["id"]), "not_ours",
                                   peer_id=found["id"], peer_name=name)
-        result = _Listed(self.api, name, [found]).settle("present", wanted, check_mode)
+        # The server leaves a peer disabled that is given more time.
+        again = found and not found.get("enabled", 1) and "expires_at" in wanted and is_past(found.get("expires_at"), self.now())
+        result = _Listed(self.api, name, [found]).settle("enabled" if again else "present", wanted, check_mode)
+        requests = 1 + ("peer_keepalive" in wanted) if result["created"] else int(result["changed"])
         result = {key: result[key] for key in ("peer", "created", "changed")}
-        peer_id = result["peer"]["id"]
-        if check_mode or not host.get("token", True):
-            return result
+        if not host.get("token", True):
+            return dict(result, requests=requests)
         if not self.user:
-            answer = self.api.peer_config(peer_id)
-            return dict(result, config=answer["config"], hash=answer["hash"])
+            answer = {} if check_mode else self.api.peer_config(result["peer"]["id"])
+            return dict(result, requests=requests + 1, **{key: answer[key] for key in ("config", "hash") if key in answer})
+        # Those of a run that ended before the host had it, or of the host's earlier life.
+        old = [token for token in tokens if token["name"] == token_name(name) and token.get("peer_id") in (result["peer"]["id"], None)]
+        if check_mode:
+            return dict(result, requests=requests + len(old) + 1)
+        self._revoke(old)
+        return dict(result, changed=True, **self._mint(name, result["peer"]["id"], wanted.get("expires_at")))
+
+    def _mint(self, name, peer_id, expires_at):
+        token, details = self.api.mint(self.user, token_name(name), peer_id, expires_at)
+        return {"token": token, "token_id": details.get("id")}
+
+    def _revoke(self, tokens):
         for token in tokens:
-            if token.get("peer_id") == peer_id and token["name"] == token_name(name):
-                self.api.revoke(token["id"])  # of a run that ended before the host had it, or of the host's earlier life
-        token, details = self.api.mint(self.user, token_name(name), peer_id, wanted.get("expires_at"))
-        return dict(result, token=token, token_id=details.get("id"), changed=True)
+            self.api.revoke(token["id"])
 
     def _gone(self, host, peers, tokens, check_mode):
-        found = [peer for peer in peers if peer["id"] == host.get("peer_id")] if host.get("peer_id") else [
-            peer for peer in peers if peer["name"] == host["name"]]
-        bound = [token for token in tokens if found and token.get("peer_id") == found[0]["id"]]
+        found = _of(host, peers)
+        numbers = [peer["id"] for peer in found]
+        bound = [token for token in tokens if token.get("peer_id") in numbers
+                 or token["name"] == token_name(host["name"]) and token.get("peer_id") is None]
         if not check_mode:
-            for token in bound:
-                self.api.revoke(token["id"])
-            for peer in found:
-                self.api.delete_peer(peer["id"])
-        return {"deleted": bool(found), "revoked": [token["name"] for token in bound], "changed": bool(found)}
+            self._revoke(bound)  # first: without its peer a token belongs to nothing that a later run could find it by
+            for number in numbers:
+                self.api.delete_peer(number)
+        return {"deleted": bool(found), "revoked": [token["name"] for token in bound], "changed": bool(found or bound),
+                "staying": [] if self.user or not found else [token_name(host["name"])], "requests": len(numbers) + len(bound)}
+
+    def _second(self, host, named, tokens, keys, check_mode):
+        own = next((peer for peer in named.values() if peer["id"] == host.get("peer_id")), None)
+        if not own:
+            raise _api.ApiError("the peer %s (id %s) is not on the server: %s" % (host["name"], host.get("peer_id"), _api.ENROLL_AGAIN), "not_found")
+        name = own["name"].removesuffix(ROTATED)
+        before, peer, requests = named.get(name + ROTATED), own, 1
+        if keys and before in (None, own):
+            successor = named.get(name) if before else None
+            wanted = {key: own[column] for key, (column, _put) in _peer.FIELDS.items() if own.get(column) is not None}
+            if not before:
+                _api.check_name(name + ROTATED, exact=True)
+                if not check_mode:
+                    self.api.update_peer(own["id"], {"name": name + ROTATED})
+            settled = _Listed(self.api, name, [successor]).settle("present", wanted, check_mode)
+            if own.get("user_id") and not check_mode:
+                self.api.update_peer(settled["peer"]["id"], {"user_id": own["user_id"]})
+            peer, requests = settled["peer"], 6
+            old = [token for token in tokens if token["name"] == token_name(name) and token.get("peer_id") == peer["id"]]
+            if not check_mode:
+                self._revoke(old)
+            requests += len(old)
+        result = {"peer": {"id": peer["id"], "name": name}, "changed": True}
+        if check_mode:
+            return dict(result, requests=requests)
+        return dict(result, **self._mint(name, peer["id"], own.get("expires_at")))
+
+    def _settled(self, host, peers, tokens, check_mode):
+        before = [peer for peer in _of(host, peers) if peer["id"] != host["peer_id"]]
+        numbers = [peer["id"] for peer in before]
+        old = [token for token in tokens if token.get("peer_id") in numbers
+               or token.get("peer_id") == host["peer_id"] and host.get("token_id") and token["id"] != host["token_id"]]
+        if not check_mode:
+            self._revoke(old)
+            for number in numbers:
+                self.api.delete_peer(number)
+        return {"revoked": [token["name"] for token in old], "deleted": bool(before), "changed": bool(old or before), "requests": len(old) + len(numbers)}
 
 
-def _twins(hosts):
-    """{host: PeerError} of hosts that would get one peer: the same name, or the same machine id as in a cloned image."""
+class Tokens:
+    """The client tokens of one peer, or those of one name.
+
+    admin: an Admin. user: the number of the user they are minted for. peer: {"id", "name"} or None. name: the token's, made of the peer's
+    unless given.
+    """
+
+    def __init__(self, admin, user, peer=None, name=None, now=time.time):
+        self.admin, self.user, self.peer, self.now, self.all = admin, user, peer, now, not name
+        self.name = name or (token_name(peer["name"]) if peer else None)
+        self.found = [token for token in admin.tokens() if (token.get("peer_id") == peer["id"] if peer else name in (None, token["name"]))]
+
+    def settle(self, state, scopes=("client",), expires_at=None, revoke_old=True, except_id=None, check_mode=False):
+        """Bring them to a state: present (one that fits is there), rotated (a new one is), absent, listed.
+
+        expires_at: ISO-8601 UTC text or None for what it may have. Returns {"changed", "tokens": details of those that are left, "revoked":
+        names, "token" and "token_id" of a new one, "before", "after"}. Raises ApiError.
+        """
+        named = [token for token in self.found if token["name"] == self.name]
+        fit = [token for token in named if not is_past(token.get("expires_at"), self.now()) and set(token["scopes"]) == set(scopes)
+               and expires_at in (None, token.get("expires_at"))]
+        mint = state == "rotated" or state == "present" and not fit
+        going = self.found if state == "absent" and self.all else named if state == "absent" or mint and revoke_old else []
+        going = [token for token in going if token["id"] != except_id]
+        left, made = [token for token in self.found if token not in going], {}
+        if mint and not check_mode:
+            text, details = self.admin.mint(self.user, self.name, self.peer["id"], expires_at, scopes)
+            made = {"token": text, "token_id": details.get("id")}
+            left.append(details)
+        elif mint:
+            left.append({"id": None, "name": self.name})
+        if not check_mode:
+            for token in going:
+                self.admin.revoke(token["id"])
+        return dict(made, changed=bool(mint or going), tokens=left, revoked=[token["name"] for token in going],
+                    before=_shown(self.found), after=_shown(left))
+
+
+def _shown(tokens):
+    return {"tokens": ["%s (id %s)" % (token["name"], token["id"]) for token in tokens]}
+
+
+def _of(host, peers):
+    """The host's peers: the one of its number, else of its name, and what a rotation that was cut off left beside it."""
+    own = [peer for peer in peers if peer["id"] == host["peer_id"]] if host.get("peer_id") else [host]
+    names = [name + end for name in (one["name"].removesuffix(ROTATED) for one in own) for end in ("", ROTATED)]
+    return [peer for peer in peers if peer["name"] in names]
+
+
+TWINS = (
+    ("token_digest", "were given the same client token", "and would get one peer and one private key; give each host a token of its own"),
+    ("name", "have the same name", "so they would share one peer and its key; set gatecontrol_name"),
+    ("fingerprint", "have the same machine id, as clones of one image do",
+     "so they would share one peer and its key; give each an id of its own with systemd-machine-id-setup"),
+    ("peer_id", "have the same peer", "and would use one private key; give each host a peer of its own"),
+)
+
+
+def _doubles(hosts):
+    """{host: PeerError} of a batch's hosts that would share a peer."""
+    return twins([{"host": host["host"], "name": host["name"], "fingerprint": host.get("fingerprint"), "new": True} for host in hosts])
+
+
+def twins(hosts):
+    """{host: PeerError} of the new hosts that would get what another one has: token, name, machine id or peer.
+
+    hosts: dicts with host, url, new (whether it is to get a peer in this run), and of each of TWINS what is known; all but a token may occur
+    again on another server.
+    """
     found = {}
-    for key, what in (("name", "have the same name"), ("fingerprint", "have the same machine id, as clones of one image do")):
+    for key, what, advice in TWINS:
         seen = {}
         for host in hosts:
             if host.get(key):
-                seen.setdefault(host[key], []).append(host["host"])
-        for names in seen.values():
+                seen.setdefault((key == "token_digest" or host.get("url"), host[key]), []).append(host)
+        for group in seen.values():
+            names = [host["host"] for host in group]
             if len(names) > 1:
-                advice = "set gatecontrol_name" if key == "name" else "give each an id of its own with systemd-machine-id-setup"
-                error = _peer.PeerError("%s %s, so they would share one peer and its key; %s" % (" and ".join(names), what, advice), "clone", hosts=names)
-                found.update(dict.fromkeys(names, error))
+                shown = " and ".join(names if len(names) < 6 else names[:5] + ["%d more" % (len(names) - 5)])
+                error = _peer.PeerError("%s %s, %s" % (shown, what, advice), "clone", hosts=names)
+                found.update({host["host"]: error for host in group if host.get("new") and host["host"] not in found})
     return found

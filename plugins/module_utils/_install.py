@@ -12,9 +12,11 @@ import os
 import shutil
 import sys
 
-from . import _agent, _enrollment
+from . import _agent, _enrollment, _services
 
 INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3")
+if _services.system() == "macos":  # Apple's own, without which /usr/bin/python3 only offers to install it; Homebrew's
+    INTERPRETERS = ("/Library/Developer/CommandLineTools/usr/bin/python3", *INTERPRETERS, "/opt/homebrew/bin/python3")
 
 
 def sources():
@@ -38,7 +40,8 @@ def interpreter(run, preferred=None):
 
 
 class Installation:
-    """agent: the Agent of this host. launcher: its text. units: {absolute path: text}. settings: dict or None."""
+    """agent: the Agent of this host. launcher: its text. units: {absolute path: text}, of which those of this host's service manager count.
+    settings: dict or None."""
 
     def __init__(self, agent, launcher, units, settings, python=None):
         self.agent, self.store = agent, agent.store
@@ -47,10 +50,10 @@ class Installation:
                         "/" + _enrollment.ETC: 0o700, "/" + _enrollment.VAR: 0o700}
         self.files = {_agent.LIBRARY_FILE % name: (text, 0o644) for name, text in sources().items()}
         self.files["/" + _agent.LAUNCHER] = (program, 0o755)
-        self.files.update({path: (text, 0o644) for path, text in (units or {}).items()})
+        self.files.update({path: (text, 0o644) for path, text in (units or {}).items() if _services.meant_for(self.store.root, path)})
         if settings is not None:
             self.files["/" + _enrollment.FILES["settings"]] = (_agent.settings_text(settings), 0o600)
-        self.recover = next((path for path in units or {} if os.path.basename(path) == _agent.RECOVER), None)
+        self.recover = agent.services.path(_agent.RECOVER) if agent.services.path(_agent.RECOVER) in self.files else None
 
     def _place(self, path):
         return os.path.join(self.store.root, path.lstrip("/"))
@@ -74,14 +77,16 @@ class Installation:
                 os.makedirs(self._place(path), exist_ok=True)
                 os.chmod(self._place(path), self.folders[path])
             elif path in self.files:
+                os.makedirs(os.path.dirname(self._place(path)), 0o755, exist_ok=True)
                 _enrollment.write_text(self._place(path), *self.files[path])
             else:
                 _enrollment.remove_file(self._place(path))
         if not paths:
             return
         self.store.save("installed", {path: _agent.program_digest(path, text) for path, (text, _mode) in self.files.items()})
-        if any(path.endswith((".service", ".timer")) for path in paths):
-            self.agent.services.daemon_reload()
+        units = [path for path in paths if path.endswith(self.agent.services.UNIT_FILES)]
+        if units:
+            self.agent.services.daemon_reload(*units)
         if self.recover in paths:
             self.agent.services.enable(_agent.RECOVER)
         # This compiles its library as well, which the beat's own unit may not write.
@@ -108,7 +113,8 @@ def remove(agent, check_mode=False):
         return found
     managed = agent.services.available()
     # The timer before the service that it would start.
-    for unit in sorted((os.path.basename(path) for path in found if managed and path.endswith((".service", ".timer"))), reverse=True):
+    units = [path for path in found if managed and path.endswith(agent.services.UNIT_FILES)]
+    for unit in sorted(map(os.path.basename, units), reverse=True):
         agent.services.stop(unit)
         agent.services.disable(unit)
     for path in found:
@@ -118,5 +124,5 @@ def remove(agent, check_mode=False):
         else:
             _enrollment.remove_file(place)
     if managed:
-        agent.services.daemon_reload()
+        agent.services.daemon_reload(*units)
     return found

@@ -34,6 +34,7 @@ ADMIN = {
     "admin_user": {"type": "str", "fallback": (env_fallback, ["GATECONTROL_ADMIN_USER"])},
     "admin_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["GATECONTROL_ADMIN_PASSWORD"])},
 }
+SESSION = dict(ADMIN, session={"type": "dict", "no_log": True}, token_user={"type": "str", "no_log": False})
 IDENTITY = {
     "machine_fingerprint": {"type": "str"},
     "client_platform": {"type": "str"},
@@ -74,6 +75,14 @@ TUNNEL = dict(
     INTERFACE, state={"type": "str", "choices": ["up", "down", "absent"], "default": "up"}, staged={"type": "bool", "default": False},
     confirm_timeout={"type": "int", "default": 40}, keep_reachable={"type": "bool", "default": True}, ssh_connection={"type": "str"},
     arm={"type": "bool", "default": False})
+FLEET = dict(
+    REACH, **PEERS_TOKEN, **SESSION,
+    state={"type": "str", "choices": ["present", "absent", "expired", "rotated", "confirmed"], "default": "present"},
+    keys={"type": "bool", "default": False, "no_log": False}, names={"type": "list", "elements": "str", "default": []}, max_percent={"type": "int"},
+    others={"type": "int", "default": 0}, pace={"type": "bool", "default": False}, adopt={"type": "bool", "default": False},
+    hosts={"type": "list", "elements": "dict", "default": [], "options": dict(
+        PEER_FIELDS, host={"type": "str", "required": True}, name={"type": "str", "required": True}, peer_id={"type": "int"}, fingerprint={"type": "str"},
+        token={"type": "bool", "default": True, "no_log": False}, token_id={"type": "int", "no_log": False})})
 
 
 def reach(params, settings=None):
@@ -128,6 +137,8 @@ def identity(params, settings=None, fingerprint=None):
 def runner(module):
     """module.run_command in the form that _tunnel and _services take: (argv, stdin=None) -> (rc, out, err)."""
     environment = {"LC_ALL": "C", "LANGUAGE": "C"}
+    if _services.system() == "macos":  # a session over SSH does not look where Homebrew puts programs
+        environment["PATH"] = _agent.PATH
 
     def run(argv, stdin=None):
         try:

@@ -34,16 +34,16 @@ class HostPeer:
 
     api: token -> Api at the wanted URL. url, token (None: use the host's own), name, interface, peer_id (a token bound in advance),
     issued (the config's text where the controller read it: this host gets no token), adopt, move: the options of gatecontrol_peer.
-    server: {"version", "timestamp"} of a ping made a moment ago, or None.
+    server: {"version", "timestamp"} of a ping made a moment ago, or None. run: runs commands, as machine_fingerprint takes it.
     """
 
     def __init__(self, store, api, url, token=None, name=None, interface="wg0", peer_id=None, issued=None, adopt=False, move=False,
-                 server=None):
+                 server=None, run=None):
         self.store, self.api, self.url, self.token, self.interface = store, api, url, token, interface
         self.peer_id, self.issued, self.adopt, self.move, self.server = peer_id, issued, adopt, move, server
         self.name = name or platform.node()
         self.record = store.load("enrollment") or {}
-        self.fingerprint = _agent.machine_fingerprint(store.root)
+        self.fingerprint = _agent.machine_fingerprint(store.root, run)
         self.token_digest = _enrollment.digest(token) if token else None
 
     def present(self, check_mode=False):

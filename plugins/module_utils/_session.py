@@ -22,12 +22,13 @@ class Session:
     """An administrator's session as a transport for _api.Api: adds the cookie, and the CSRF token to what changes something.
 
     options: as _api.HttpTransport takes them. state: {"cookie", "csrf"} of an earlier login, or None; keep it in memory only.
+    fresh: the state after a login of this object, else None. A state that was given is for no result: Ansible masks there what a no_log option holds.
     """
 
     def __init__(self, options, state=None):
         self.http = _api.HttpTransport(_api.complete(options))
         self.url = self.http.url
-        self.state = dict(state or {})
+        self.state, self.fresh = dict(state or {}), None
 
     def login(self, user, password):
         """Log in and return the state. Raises ApiError: auth for a wrong name or password, rate_limited, protocol."""
@@ -48,6 +49,7 @@ class Session:
         if not token:
             raise _api.ApiError("the page after the login to %s has no CSRF token; this release is not known" % self.url, "protocol")
         self.state["csrf"] = token.group(1)
+        self.fresh = dict(self.state)
         return self.state
 
     def _page(self, method, path, form=None):
@@ -82,6 +84,10 @@ class Admin(_api.Api):
     def __init__(self, options, state=None, **clock):
         super().__init__(options, transport=Session(options, state), **clock)
 
+    def licence(self):
+        """The licence's features, such as {"vpn_peers": 3} (-1: unlimited)."""
+        return self.call("reading the licence", "GET", "/api/v1/license")[1].get("features") or {}
+
     def user_id(self, name):
         """The number of a user by name. Raises ApiError (not_found)."""
         users = self.call("listing the users", "GET", "/api/v1/users")[1].get("users") or []
@@ -104,4 +110,31 @@ class Admin(_api.Api):
 
     def revoke(self, token_id):
         """Delete a token."""
-        self.call("revoking token %s" % token_id, "DELETE", "/api/v1/tokens/%d" % token_id)
+        try:
+            self.call("revoking token %s" % token_id, "DELETE", "/api/v1/tokens/%d" % token_id)
+        except _api.ApiError as err:
+            if err.kind != "not_found":  # as after an answer that was lost
+                raise
+
+
+def administrator(params, options):
+    """(An Admin that is logged in, the number of the user whose tokens it mints), by the session given if that is still good.
+
+    params: admin_user, admin_password, session, token_user. options: as _api.Api takes them. Returns (None, None) where no login was given.
+    Raises ApiError.
+    """
+    user = params["token_user"] or params["admin_user"]
+    if not params["session"] and not params["admin_password"]:
+        return None, None
+    if not user or not (params["admin_user"] or params["session"]):
+        raise _api.ApiError("an administrator's password needs a name; set admin_user", "options")
+    if params["session"]:
+        admin = Admin(options, params["session"])
+        try:
+            return admin, admin.user_id(user)
+        except _api.ApiError as err:
+            if err.kind != "auth" or not (params["admin_user"] and params["admin_password"]):
+                raise
+    admin = Admin(options)
+    admin.transport.login(params["admin_user"], params["admin_password"])
+    return admin, admin.user_id(user)

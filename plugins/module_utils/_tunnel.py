@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The tunnel: what runs now, what should run, the smallest step between, the step taken, the way back.
 
-All knowledge of wg, ip, wg-quick and resolvconf is here. `run(argv, stdin=None) -> (rc, out, err)` runs a command and raises
-OSError, or answers 127, where the program is missing; `services` is a _services.Systemd or an object like it; `store` an _enrollment.Store.
+All knowledge of wg, ip, ifconfig, networksetup, wg-quick and resolvconf is here. On macOS the planner knows only nothing and restart.
+`run(argv, stdin=None) -> (rc, out, err)` runs a command and raises OSError, or answers 127, where the program is missing; `services` is a
+_services.Systemd or an object like it; `store` an _enrollment.Store.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
@@ -22,6 +23,9 @@ from . import _enrollment, _services, _wgconf
 STALE = 180  # seconds without a handshake after which WireGuard itself drops a session (REJECT_AFTER_TIME)
 MAIN, LOCAL = 254, 255  # routing tables
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+SILENT = 300  # seconds without a handshake after which a Mac's tunnel is started anew
+NAMES = "var/run/wireguard"  # where wg-quick for macOS keeps the real names of its interfaces
+BOOTED = "var/run/gatecontrol.booted"  # on macOS, which empties that folder at boot: what a reboot interrupted has been ended
 DROP_IN = "etc/systemd/system/wg-quick@%s.service.d/50-gatecontrol.conf"
 ERRORS = (_services.ServiceError, _wgconf.ConfigError, OSError)  # besides TunnelError, what a step may raise
 
@@ -37,12 +41,12 @@ class Running:
     "address/prefix"; routes: set of (network, table) that wg-quick or an administrator set on this interface; rules: {4: list, 6: list}
     of dicts of `ip -N -j rule`; dns: set of servers and search domains, None where it cannot be told; kept: whether the route of the kept
     path exists, None where not asked; peers: {public key: dict of preshared_key, endpoint, allowed_ips (set), handshake (Unix time,
-    0: never), rx, tx (bytes), keepalive (seconds)}.
+    0: never), rx, tx (bytes), keepalive (seconds)}; unseen: what cannot be seen on this host and so is not compared; a change is a restart then.
     """
 
     private_key = public_key = dns = kept = None
     listen_port = fwmark = mtu = 0
-    up = True
+    up, unseen = True, ()
 
     def __init__(self):
         self.peers, self.addresses, self.routes, self.rules = {}, set(), set(), {4: [], 6: []}
@@ -67,6 +71,20 @@ def config_path(store, interface):
     return os.path.join(store.root, "etc/wireguard", interface + ".conf")
 
 
+def real_name(root, interface):
+    """What the kernel calls an interface; on macOS wg-quick has it written down, and None is one that is not there."""
+    if _services.system(root) != "macos":
+        return interface
+    return (_enrollment.read_text(os.path.join(root, NAMES, interface + ".name")) or "").strip() or None
+
+
+def present(root, interface):
+    """Whether there is such an interface, told without wg, which may be missing."""
+    name = real_name(root, interface)
+    kernel = os.path.join(NAMES, "%s.sock") if _services.system(root) == "macos" else "sys/class/net/%s"
+    return name is not None and os.path.exists(os.path.join(root, kernel % name))
+
+
 def _command(run, argv, stdin=None):
     """The output of a command. Raises TunnelError with its own words."""
     try:
@@ -76,20 +94,24 @@ def _command(run, argv, stdin=None):
     if rc == 127:
         raise TunnelError("%s is not installed; install wireguard-tools and iproute2" % argv[0])
     if rc:
-        said = re.sub(r"[A-Za-z0-9+/]{40,}=*", "(masked)", " ".join((err or out).split()))
-        raise TunnelError("%s failed: %s" % (" ".join(argv), said or "exit status %d" % rc))
+        words = [line for line in (err or out).splitlines() if not line.startswith(("[#]", "[+]"))]  # wg-quick's trace
+        said = re.sub(r"[A-Za-z0-9+/]{40,}=*", "(masked)", " ".join(" ".join(words).split()))
+        raise TunnelError("%s failed: %s" % (" ".join(argv[2:] if argv[0] == "env" else argv), said or "exit status %d" % rc))
     return out
 
 
 # --- what runs now
 
-def _dump(run, interface):
+def _dump(run, interface, root):
     """Running with what wg knows; None where there is no such interface."""
+    name = real_name(root, interface)
+    if name is None:
+        return None
     try:
-        out = _command(run, ["wg", "show", interface, "dump"])
+        out = _command(run, ["wg", "show", name, "dump"])
     except TunnelError as error:
-        # The second is what a kernel without WireGuard says of an interface that does not exist.
-        if re.search("No such device|Protocol not supported", str(error)):
+        # The second is what a kernel without WireGuard says of an interface that does not exist, the last are macOS's.
+        if re.search("No such device|Protocol not supported|interface: (No such file|Connection refused)", str(error)):
             return None
         raise
     lines = [line.split("\t") for line in out.splitlines()]
@@ -123,13 +145,17 @@ def _ip6_rules(run):
 
 
 def observe(run, interface, root="/", kept=None):
-    """What runs on an interface: a Running, None where there is no such interface. Three processes.
+    """What runs on an interface: a Running, None where there is no such interface. Three processes, two on macOS.
 
     kept: the kept path (see reachability), to see its route as well. Raises TunnelError.
     """
-    running = _dump(run, interface)
+    running = _dump(run, interface, root)
     if running is None:
         return None
+    if _services.system(root) == "macos":
+        running.mtu, running.up, running.addresses = _ifconfig(run, real_name(root, interface))
+        running.unseen = ("routes", "DNS")
+        return running
     asked = ["address show dev %s" % interface, "route show table all dev %s" % interface, "rule show"]
     if kept and "route" in kept:
         asked.append("route show %s table main" % kept[3])
@@ -148,6 +174,16 @@ def observe(run, interface, root="/", kept=None):
     running.kept = bool(answers[3]) if len(answers) > 3 else None
     running.dns = _dns(root, interface, link.get("ifindex"))
     return running
+
+
+def _ifconfig(run, name):
+    """(MTU, whether it is up, {"address/prefix"}) of an interface on macOS."""
+    out = _command(run, ["ifconfig", name])
+    flags, mtu = re.search(r"flags=\w+<([^>]*)>.* mtu (\d+)", out).groups()
+    found = re.findall(r"\binet (\S+)(?: --> \S+)? netmask (0x[0-9a-f]+)", out)
+    addresses = {"%s/%d" % (address, bin(int(mask, 16)).count("1")) for address, mask in found}
+    addresses |= {"%s/%s" % found for found in re.findall(r"\binet6 ([0-9a-f:.]+)(?:%\S+)?(?: --> \S+)? prefixlen (\d+)", out)}
+    return int(mtu), "UP" in flags.split(","), addresses
 
 
 def _dns_record(root, interface, index=None):
@@ -314,13 +350,15 @@ def _interface_reasons(config, running, applied, hooks):
     for family in sorted(wanted ^ live):
         yield "the default route for IPv%d should go %s the tunnel" % (family, "through" if family in wanted else "outside")
     mark = _mark(config, running)
-    if running.fwmark != mark and not (hooks and not mark):
+    if running.unseen:
+        pass  # macOS has neither marks nor rules
+    elif running.fwmark != mark and not (hooks and not mark):
         yield "fwmark is %s, should be %s" % (running.fwmark or "off", mark or "off")
     elif _rules_differ(config, running, mark):
         yield "ip rules of the default route are missing"
     elif wanted and {route for route in _routes(config, mark) if route[1] == mark} - running.routes:
         yield "the default route is missing in table %d" % mark
-    told = {key for key in ("MTU", "FwMark") if key in values} | ({"DNS"} if running.dns is not None else set())
+    told = {key for key in ("MTU",) + ("FwMark",) * (not running.unseen) if key in values} | ({"DNS"} if running.dns is not None else set())
     unseen = [key for key in ("Table", "MTU", "FwMark", "DNS", *_wgconf.HOOKS) if key not in told]
     for key in unseen if applied else ():
         if applied.interface.get(key) != values.get(key):
@@ -370,9 +408,9 @@ def plan(config, running, applied=None, kept=None, now=None, resolve=None):
     if running is None:
         return Plan("up", ["the interface is not there"])
     reasons = list(_interface_reasons(config, running, applied, _hooks(config)))
-    action = "restart" if reasons else "sync"
+    action = "restart" if reasons or running.unseen else "sync"
     reasons += _peer_reasons(config, running, applied, time.time() if now is None else now, resolve)
-    missing, stale = _route_steps(config, running)
+    missing, stale = (set(), set()) if running.unseen else _route_steps(config, running)
     reasons += ["route %s in table %d is missing" % route for route in sorted(missing)]
     reasons += ["route %s in table %d should not be there" % route for route in sorted(stale)]
     if _kept_missing(running, kept):
@@ -387,9 +425,12 @@ def _stop(run, services, store, interface, running):
     try:
         services.stop(unit_of(interface))
     except _services.ServiceError:
-        if _dump(run, interface) is not None:
+        if _dump(run, interface, store.root) is not None:
             raise
-    if _dump(run, interface) is not None:  # somebody brought it up without its unit
+    if _services.system(store.root) == "macos":
+        _down(run, store, interface)
+        return
+    if _dump(run, interface, store.root) is not None:  # somebody brought it up without its unit
         try:
             _command(run, ["wg-quick", "down", interface])
         except TunnelError:
@@ -406,9 +447,47 @@ def _stop(run, services, store, interface, running):
         _command(run, ["resolvconf", "-d", name, "-f"])
 
 
-def _start(services, interface, limit):
+def _start(run, services, store, interface, limit):
+    if _services.system(store.root) == "macos":
+        _up(run, store, interface, limit)
     services.reset_failed(unit_of(interface))
     services.start(unit_of(interface), limit=limit)
+
+
+def _up(run, store, interface, limit=30):
+    """wg-quick up on macOS, where no unit does it. A name that does not resolve is given up within `limit` seconds."""
+    _take_dns_back(run, store, interface)
+    _command(run, ["env", "WG_ENDPOINT_RESOLUTION_RETRIES=%d" % max(1, min(8, limit // 4)), "wg-quick", "up", interface])
+
+
+def _down(run, store, interface):
+    """wg-quick down on macOS, and what happens after it: wireguard-go ends, and then wg-quick's monitor takes routes and DNS back."""
+    name = real_name(store.root, interface)
+    if name is None:
+        return
+    try:
+        _command(run, ["wg-quick", "down", interface])
+    except TunnelError:
+        for path in (name + ".sock", interface + ".name"):  # which is what ends wireguard-go
+            _enrollment.remove_file(os.path.join(store.root, NAMES, path))
+    for _try in range(50):
+        if run(["ifconfig", name], None)[0]:
+            break
+        run(["sleep", "0.2"], None)
+    run(["sleep", "2"], None)
+    _take_dns_back(run, store, interface)
+
+
+def _take_dns_back(run, store, interface):
+    """Take back what wg-quick for macOS set and could not take back, as after a power cut: macOS keeps DNS servers over a boot, so the endpoint's
+    name would be asked of a server behind the tunnel, and wg-quick would take its own server for the one of before."""
+    config = applied(config_path(store, interface))
+    servers = [entry for entry in config.interface.get("DNS", ()) if re.fullmatch("[0-9.]+|.*:.*", entry)] if config else []
+    for line in run(["networksetup", "-listallnetworkservices"], None)[1].splitlines()[1:] if servers else ():
+        service = line.lstrip("*")  # marks one that is disabled
+        if run(["networksetup", "-getdnsservers", service], None)[1].split() == servers:
+            for verb in ("-setdnsservers", "-setsearchdomains"):
+                run(["networksetup", verb, service, "Empty"], None)
 
 
 def _put_back(run, services, store, interface, text, start, limit):
@@ -419,7 +498,7 @@ def _put_back(run, services, store, interface, text, start, limit):
     else:
         _enrollment.write_text(config_path(store, interface), text)
     if start:
-        _start(services, interface, limit)
+        _start(run, services, store, interface, limit)
 
 
 def _sync(run, store, interface, config, running, kept):
@@ -464,8 +543,8 @@ def apply(run, services, store, interface, step, config, kept=None, text=None, l
         _enrollment.write_text(path, text)
     if step.action in ("up", "restart"):
         try:
-            _start(services, interface, limit)
-        except _services.ServiceError as error:
+            _start(run, services, store, interface, limit)
+        except (TunnelError, _services.ServiceError) as error:
             _put_back(run, services, store, interface, old, running is not None and old is not None, limit)
             raise TunnelError("the tunnel did not start and is as it was before: %s" % error) from None
     if services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") != "enabled":
@@ -528,7 +607,7 @@ def run_armed(run, services, store, prove=None, accept=None, sleep=time.sleep, c
         sleep(1)  # the answer to whoever armed this should have left the host
         if "ran" not in change:
             state = services.show([unit_of(change["interface"])], ["UnitFileState"])[unit_of(change["interface"])]
-            change.update(ran=_dump(run, change["interface"]) is not None, enabled=state.get("UnitFileState") == "enabled",
+            change.update(ran=_dump(run, change["interface"], store.root) is not None, enabled=state.get("UnitFileState") == "enabled",
                           kept_before=kept_path(store, change["interface"]))
             store.save("pending", change)
         begin = clock()
@@ -537,7 +616,7 @@ def run_armed(run, services, store, prove=None, accept=None, sleep=time.sleep, c
         timeout = change["deadline"] - change["armed"]
         half = change["armed"] + timeout * 0.6
         last = change["deadline"] - min(clock() - begin, timeout / 4)  # the way back takes as long as the way there
-        reason = _prove(run, change["interface"], proof, half, sleep, clock, probe or _datagram) or (prove() if prove else None)
+        reason = _prove(run, store.root, change["interface"], proof, half, sleep, clock, probe or _datagram) or (prove() if prove else None)
         if not reason and change["confirm_by"] == "controller":
             change["word"] = os.urandom(16).hex()
             store.save("pending", change)
@@ -621,15 +700,17 @@ def _targets(config):
 
 
 def _datagram(interface, address, port, payload):
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
         try:
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            if hasattr(socket, "SO_BINDTODEVICE"):  # elsewhere the routes lead there
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             sender.sendto(payload, (address, port))
         except OSError:
             pass  # the handshake decides
 
 
-def _prove(run, interface, proof, limit, sleep, clock, probe):
+def _prove(run, root, interface, proof, limit, sleep, clock, probe):
     """None once a peer has answered since the step, else the reason.
 
     An answer is a newer handshake or more bytes received; after a change of the endpoint, at the new one."""
@@ -637,7 +718,7 @@ def _prove(run, interface, proof, limit, sleep, clock, probe):
     peers = [peer["PublicKey"] for peer in config.peers if "Endpoint" in peer]
     old, first, next_probe = before.peers if before else {}, None, 0
     while peers:
-        running = _dump(run, interface)
+        running = _dump(run, interface, root)
         if running is None:
             return "the interface went away"
         first = first or running
@@ -651,7 +732,7 @@ def _prove(run, interface, proof, limit, sleep, clock, probe):
         if clock() >= next_probe:
             next_probe = clock() + 1
             for address, port, payload in _targets(config):
-                probe(interface, address, port, payload)
+                probe(real_name(root, interface) or interface, address, port, payload)
         sleep(0.1)
     return None
 
@@ -705,6 +786,36 @@ def recover(run, services, store, live=False, accept=None):
     return _finish(store, verdict, accept)
 
 
+def tend(run, services, store, interface, accept=None, now=time.time, sleep=time.sleep, clock=time.monotonic):
+    """Keep a Mac's tunnel running: after a boot, after wireguard-go ended, after a sleep that it did not survive. Returns what was done, or None.
+
+    A change under way is left alone, and ended if whoever was at it is gone. Raises TunnelError, ServiceError, OSError.
+    """
+    end = clock() + 60
+    while not os.path.exists(os.path.join(store.root, BOOTED)):
+        if clock() > end:
+            raise TunnelError("a change that a reboot interrupted may be pending: gatecontrol-recover has not run since the boot")
+        sleep(0.5)
+    change, path = store.load("pending"), config_path(store, interface)
+    if change:
+        if change["armed"] <= clock() <= change["deadline"] + 30:
+            return None
+        return failed(interface, recover(run, services, store, live=True, accept=accept))
+    config = applied(path)
+    if config is None:
+        return None
+    running = observe(run, interface, store.root)
+    if running is not None:
+        begun = os.stat(os.path.join(store.root, NAMES, interface + ".name")).st_mtime
+        silent = [now() - max(begun, running.peers.get(peer["PublicKey"], {}).get("handshake", 0))
+                  for peer in config.peers if "Endpoint" in peer and peer.get("PersistentKeepalive")]
+        if not silent or min(silent) < SILENT:
+            return None
+    _down(run, store, interface)
+    _up(run, store, interface)
+    return "%s was started, since %s" % (interface, "no peer had answered for %d s" % min(silent) if running else "it was not there")
+
+
 def failed(interface, verdict):
     """The sentence for a change that was undone."""
     return "the change of %s was rolled back and the tunnel is as it was before: %s" % (interface, verdict["reason"])
@@ -712,25 +823,38 @@ def failed(interface, verdict):
 
 # --- the path kept for the controller
 
-def _way(run, ssh_connection):
-    """(controller's address, the host's own, the route between as `ip -j` tells it) of a connection; None where there is none to look after."""
+def _ends(ssh_connection):
+    """(controller's address, the host's own) of SSH_CONNECTION; None where there is nothing to keep reachable."""
     words = (ssh_connection or "").split()
     if len(words) != 4:
         return None
     client, own = (ipaddress.ip_address(re.sub("^::ffff:(?=[0-9.]+$)", "", word.split("%")[0])) for word in (words[0], words[2]))
-    if client.is_loopback or client.is_link_local or client.version != own.version:
-        return None
+    return None if client.is_loopback or client.is_link_local or client.version != own.version else (client, own)
+
+
+def _way(run, client, own):
+    """The route to the controller as `ip -j` tells it; None where there is none, as when the host has lost the address of a connection of before."""
     try:
-        out = _command(run, ["ip", "-%d" % client.version, "-j", "route", "get", str(client), "from", str(own)])
+        return json.loads(_command(run, ["ip", "-%d" % client.version, "-j", "route", "get", str(client), "from", str(own)]))[0]
     except TunnelError:
-        return None  # a connection of before, whose address this host has lost
-    return client, own, json.loads(out)[0]
+        return None
 
 
-def runs_through(run, interface, ssh_connection):
+def _way_on_mac(run, client):
+    """(device, whether a gateway stands between) of the route to the controller; device is None where there is none."""
+    rc, out, _err = run(["route", "-n", "get", "-inet6" if client.version == 6 else "-inet", str(client)], None)
+    device = re.search(r"^\s*interface: (\S+)", out, re.MULTILINE) if not rc else None
+    return device and device.group(1), re.search(r"^\s*gateway: ", out, re.MULTILINE) is not None
+
+
+def runs_through(run, interface, ssh_connection, root="/"):
     """Whether a connection runs through this very tunnel."""
-    way = _way(run, ssh_connection)
-    return bool(way) and way[2].get("dev") == interface
+    ends = _ends(ssh_connection)
+    if not ends:
+        return False
+    if _services.system(root) == "macos":
+        return (_way_on_mac(run, ends[0])[0] or "none") == real_name(root, interface)
+    return (_way(run, *ends) or {}).get("dev") == interface
 
 
 def reachability(run, config, interface, ssh_connection):
@@ -741,8 +865,12 @@ def reachability(run, config, interface, ssh_connection):
     A source rule to table main keeps it in a full tunnel, a route of its own where networks in table main would capture it.
     """
     result = {"kept": None, "through": False, "reason": None}
-    client, own, route = _way(run, ssh_connection) or (None, None, None)
-    if client is None:
+    ends = _ends(ssh_connection)
+    if ends is None:
+        return result
+    client, own = ends
+    route = _way(run, client, own)
+    if route is None:
         return result
     option, host = "-%d" % client.version, "%s/%d" % (client, client.max_prefixlen)
     if route.get("dev") == interface:
@@ -762,6 +890,25 @@ def reachability(run, config, interface, ssh_connection):
             gateway = ["via", route["gateway"]] if "gateway" in route else []
             result["kept"] = [option, "route", "replace", host, *gateway, "dev", route["dev"]]
     return result
+
+
+def reachability_on_mac(run, config, name, ssh_connection):
+    """The same on macOS, where no path can be kept: what lies on the host's own network is reached anyway. name: the interface's real one."""
+    result, ends = {"kept": None, "through": False, "reason": None}, _ends(ssh_connection)
+    if ends is None:
+        return result
+    client, own = ends
+    device, gateway = _way_on_mac(run, client)
+    if device and device == name:
+        return dict(result, through=True, reason="the controller's connection from %s runs through the tunnel itself" % client)
+    networks = [ipaddress.ip_network(network) for network in _networks(config) if config.interface.get("Table") != "off"]
+    narrow = max([network.prefixlen for network in networks if network.version == client.version and client in network], default=None)
+    near = -1
+    if device and not gateway:
+        near = max([int(address.split("/")[1]) for address in _ifconfig(run, device)[2] if ipaddress.ip_interface(address).ip == own], default=-1)
+    if narrow is None or narrow < near:
+        return result
+    return dict(result, reason="AllowedIPs would lead the way to the controller's address %s into the tunnel, and on macOS no path outside is kept" % client)
 
 
 def _opposite(kept):

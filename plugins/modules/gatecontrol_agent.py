@@ -13,7 +13,7 @@ description:
     Its library is the collection's own code.
   - V(absent) takes away everything the collection keeps on the host, the enrollment and its token included, but not the tunnel
     (M(callmetechie.gatecontrol.gatecontrol_tunnel)) nor the peer on the server.
-  - Needs systemd.
+  - Needs systemd, or launchd on macOS.
 author:
   - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
@@ -36,14 +36,41 @@ seealso:
 """
 
 EXAMPLES = r"""
+# gatecontrol_agent.py lies in the role's files. The role's units are these, with comments and with the rights of the beat cut down.
 - name: Have the agent installed and its timer running
   callmetechie.gatecontrol.gatecontrol_agent:
-    launcher: "{{ lookup('ansible.builtin.file', 'gatecontrol_agent.py') }}"
+    launcher: "{{ lookup('ansible.builtin.file', 'gatecontrol_agent.py', rstrip=false) }}"
     units:
-      /etc/systemd/system/gatecontrol-beat.service: "{{ lookup('ansible.builtin.template', 'gatecontrol-beat.service.j2') }}"
-      /etc/systemd/system/gatecontrol-beat.timer: "{{ lookup('ansible.builtin.template', 'gatecontrol-beat.timer.j2') }}"
-      /etc/systemd/system/gatecontrol-apply.service: "{{ lookup('ansible.builtin.template', 'gatecontrol-apply.service.j2') }}"
-      /etc/systemd/system/gatecontrol-recover.service: "{{ lookup('ansible.builtin.template', 'gatecontrol-recover.service.j2') }}"
+      /etc/systemd/system/gatecontrol-beat.service: |
+        [Unit]
+        ConditionPathExists=/etc/gatecontrol/enrollment.json
+        [Service]
+        Type=oneshot
+        ExecStart=/usr/local/sbin/gatecontrol-agent beat
+      /etc/systemd/system/gatecontrol-beat.timer: |
+        [Timer]
+        OnActiveSec=1s
+        OnUnitActiveSec=60s
+        AccuracySec=1s
+        [Install]
+        WantedBy=timers.target
+      /etc/systemd/system/gatecontrol-apply.service: |
+        [Unit]
+        ConditionPathExists=/var/lib/gatecontrol/pending.json
+        [Service]
+        Type=oneshot
+        ExecStart=/usr/local/sbin/gatecontrol-agent apply
+        ExecStopPost=/usr/local/sbin/gatecontrol-agent restore
+        TimeoutStartSec=infinity
+      /etc/systemd/system/gatecontrol-recover.service: |
+        [Unit]
+        ConditionPathExists=/var/lib/gatecontrol/pending.json
+        Before=wg-quick@wg0.service
+        [Service]
+        Type=oneshot
+        ExecStart=/usr/local/sbin/gatecontrol-agent recover
+        [Install]
+        WantedBy=multi-user.target
     settings:
       url: https://gate.example.com
       heartbeat_interval: 60

@@ -143,7 +143,7 @@ def issued_text(module, agent, known):
     token = _options.secret(params) or agent.token
     if not token:
         raise _api.ApiError("no token was given and none lies on this host; set token, token_file or peers_token", "options")
-    api = _api.Api(dict(options, token=token), _options.identity(params, agent.settings, _agent.machine_fingerprint(agent.store.root)))
+    api = _api.Api(dict(options, token=token), _options.identity(params, agent.settings, _agent.machine_fingerprint(agent.store.root, agent.run)))
     if known in copies:
         offer = api.config_check(peer_id, known)
         return offer["config"] if offer else copies[known]

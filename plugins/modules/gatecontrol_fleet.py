@@ -11,6 +11,7 @@ version_added: 1.0.0
 description:
   - Finds or makes the peers of many hosts in one run on the controller, so that the server's list is read once and nothing races.
   - With an administrator's session each host gets a client token that is bound to its peer and to nothing else. With a peers token each gets its config.
+  - Asks the server beforehand how many peers the licence allows (with an administrator's session) and compares the requests it needs with the rate limit.
   - Needs O(admin_user) and O(admin_password), or O(session), or O(peers_token). Delegate it to the controller and use C(no_log), since it returns secrets.
 author:
   - CallMeTechie (@CallMeTechie)
@@ -18,6 +19,7 @@ extends_documentation_fragment:
   - callmetechie.gatecontrol.server
   - callmetechie.gatecontrol.server.peers_token
   - callmetechie.gatecontrol.server.admin
+  - callmetechie.gatecontrol.server.session
   - callmetechie.gatecontrol.attributes
 attributes:
   idempotent:
@@ -25,16 +27,38 @@ attributes:
     details: A host whose O(hosts[].token) is true is given a fresh token; the one of the same name before is revoked.
 options:
   state:
-    description: Whether the peers exist. V(absent) revokes the tokens bound to them too, where an administrator's session is given.
+    description:
+      - V(present) and V(absent) say whether the peers exist. V(absent) revokes the tokens bound to them too, where an administrator's session is given.
+      - V(expired) does the same as V(absent) to every peer with the tag C(ephemeral) that the server disabled when its O(hosts[].expires_at) was over.
+      - V(rotated) gives each host of O(hosts) a token beside the one it has, V(confirmed) takes away what was before once the host works with
+        O(hosts[].token_id). Both need an administrator's session.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, expired, rotated, confirmed]
     default: present
-  session:
-    description: RV(session) of an earlier run, so that one login serves all batches. The server allows 5 in 15 minutes.
-    type: dict
-  token_user:
-    description: Name of the user whose tokens are minted, the administrator who logs in without it.
-    type: str
+  keys:
+    description: Whether O(state=rotated) makes a second peer, with new keys, which takes over the name. The first one stays under another name until
+      O(state=confirmed).
+    type: bool
+    default: false
+  names:
+    description: Peers by their names alone, for O(state=absent) of hosts that no longer exist.
+    type: list
+    elements: str
+    default: []
+  max_percent:
+    description: The share of the server's peers that O(state=absent) may delete in one run; one may always go. More is refused, and nothing is deleted.
+    type: int
+  others:
+    description: How many peers the same play deletes beside these. They count for O(max_percent).
+    type: int
+    default: 0
+  pace:
+    description:
+      - Whether to wait, 15 minutes at a time, where the server's rate limit leaves fewer requests than the batch needs. How long it will take is shown
+        before.
+      - Otherwise the module fails before it has changed anything, and says how many requests it needs, how many are left and how long it would take.
+    type: bool
+    default: false
   adopt:
     description: Whether a peer that is online is handed to a host that does not hold its enrollment.
     type: bool
@@ -43,7 +67,7 @@ options:
     description: The hosts.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       host:
         description: The host's name in the play; the key of its result.
@@ -63,6 +87,9 @@ options:
         description: Whether the host is to be given a token, or its config with O(peers_token).
         type: bool
         default: true
+      token_id:
+        description: Number of the token that the host works with, for O(state=confirmed).
+        type: int
       description:
         description: The peer's description.
         type: str
@@ -103,20 +130,33 @@ EXAMPLES = r"""
   run_once: true
   no_log: true
   register: fleet
+
+- name: Delete the peers and tokens of two hosts that no longer exist
+  callmetechie.gatecontrol.gatecontrol_fleet:
+    url: https://gate.example.com
+    admin_user: admin
+    admin_password: "{{ gatecontrol_admin_password }}"
+    state: absent
+    names: [web07, db02]
+    max_percent: 20
+  delegate_to: localhost
+  run_once: true
+  no_log: true
 """
 
 RETURN = r"""
 hosts:
   description:
-    - What each host got, by its name in the play. C(peer) and C(created), and C(token) with an administrator's session, or C(config) and C(hash)
-      with a peers token.
+    - What each host got, by its name in the play or in O(names), and with O(state=expired) by the peer's. C(peer) and C(created), and C(token) with an
+      administrator's session, or C(config) and C(hash) with a peers token. C(gone) tells that the server has no peer of the number O(hosts[].peer_id).
+    - What is gone as C(deleted) and C(revoked) (names of tokens). C(staying) names the tokens that a peers token cannot revoke.
     - Where it did not come about, C(msg) and C(failure) instead. The module itself does not fail then.
   returned: success
   type: dict
   sample: {web01: {peer: {id: 5, name: web01}, created: true}}
 session:
   description: The administrator's session, for later runs. A secret; keep it in memory only.
-  returned: with an administrator's session
+  returned: after a login, so not where O(session) was given and still good
   type: dict
 requests:
   description: Requests that were sent, the login aside.
@@ -125,55 +165,33 @@ requests:
   sample: 83
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _fleet, _options, _session
-
-HOST = dict(
-    _options.PEER_FIELDS, host={"type": "str", "required": True}, name={"type": "str", "required": True}, peer_id={"type": "int"},
-    fingerprint={"type": "str"}, token={"type": "bool", "default": True, "no_log": False})
-
-
-def administrator(params, options):
-    """An Admin that is logged in, with the session given if that is still good."""
-    if params["session"]:
-        admin = _session.Admin(options, params["session"])
-        try:
-            return admin, admin.user_id(params["token_user"] or params["admin_user"])
-        except _api.ApiError as err:
-            if err.kind != "auth" or not params["admin_password"]:
-                raise
-    admin = _session.Admin(options)
-    admin.transport.login(params["admin_user"], params["admin_password"])
-    return admin, admin.user_id(params["token_user"] or params["admin_user"])
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _options, _session
 
 
 def work(module):
-    params = module.params
-    options = _options.reach(params, _enrollment.Store().load("settings"))
-    peers_token, user = _options.secret(params, "peers_token"), None
-    if params["session"] or params["admin_password"]:
-        if not params["admin_user"] and not (params["session"] and params["token_user"]):
-            raise _api.ApiError("an administrator's password needs a name; set admin_user", "options")
-        api, user = administrator(params, options)
-    elif peers_token:
-        api = _api.Api(dict(options, token=peers_token))
-    else:
+    params, state = module.params, module.params["state"]
+    options = _options.reach(params, None)
+    api, user = _session.administrator(params, options)
+    peers_token = _options.secret(params, "peers_token")
+    if not user and not peers_token:
         raise _api.ApiError("no secret was given for the server; set admin_user and admin_password, or peers_token", "options")
-    fleet = _fleet.Fleet(api, user, params["adopt"])
-    hosts = (fleet.present if params["state"] == "present" else fleet.absent)(params["hosts"], module.check_mode)
-    state = dict(api.transport.state) if user else None
-    _options.keep_secret(*[host.get(key) for host in hosts.values() for key in ("token", "config")], *(state or {}).values())
-    made = {name: "made" for name, host in hosts.items() if host.get("created") or host.get("deleted")}
-    result = {"changed": any(host.get("changed") for host in hosts.values()), "hosts": hosts, "requests": api.requests,
-              "diff": {"before": {}, "after": made if params["state"] == "present" else dict.fromkeys(made, "gone")}}
-    return dict(result, session=state) if state else result
+    fleet = _fleet.Fleet(api or _api.Api(dict(options, token=peers_token)), user, params["adopt"], params["pace"])
+    hosts = params["hosts"] + [{"host": name, "name": name} for name in params["names"]]
+    hosts = {
+        "present": lambda: fleet.present(hosts, module.check_mode),
+        "absent": lambda: fleet.absent(hosts, params["max_percent"], params["others"], module.check_mode),
+        "expired": lambda: fleet.expired(module.check_mode),
+        "rotated": lambda: fleet.rotated(hosts, params["keys"], module.check_mode),
+        "confirmed": lambda: fleet.confirmed(hosts, module.check_mode)}[state]()
+    session = api.transport.fresh if user else None
+    _options.keep_secret(*[host.get(key) for host in hosts.values() for key in ("token", "config")], *(session or {}).values())
+    done = {name: "gone" if host.get("deleted") else "made" if host.get("created") else "changed" for name, host in hosts.items() if host.get("changed")}
+    result = {"changed": bool(done), "hosts": hosts, "requests": fleet.api.requests, "diff": {"before": {}, "after": done}}
+    return dict(result, session=session) if session else result
 
 
 def main():
-    _options.run_module(
-        work, argument_spec=dict(
-            _options.REACH, **_options.PEERS_TOKEN, **_options.ADMIN, state={"type": "str", "choices": ["present", "absent"], "default": "present"},
-            session={"type": "dict", "no_log": True}, token_user={"type": "str", "no_log": False}, adopt={"type": "bool", "default": False},
-            hosts={"type": "list", "elements": "dict", "required": True, "options": HOST}))
+    _options.run_module(work, argument_spec=_options.FLEET)
 
 
 if __name__ == "__main__":

@@ -205,18 +205,18 @@ def on_server(module, peers_token):
 
 def on_host(module):
     params = module.params
-    store = _enrollment.Store()
+    store, run = _enrollment.Store(), _options.runner(module)
     before = store.load("enrollment") or {}
     settings = store.load("settings")
     options = _options.reach(params, settings or before)
     url = options["url"]
-    who = _options.identity(params, settings, _agent.machine_fingerprint(store.root))
+    who = _options.identity(params, settings, _agent.machine_fingerprint(store.root, run))
     server = params["server"] or {}
     server = server if server.get("url") == url and server.get("timestamp") and server.get("version") else None
     peer = _peer.HostPeer(
         store, lambda token: _api.Api(dict(options, token=token), who), url, token=_options.secret(params), name=params["name"],
         interface=params["interface"], peer_id=params["peer_id"], issued=params["issued_config"], adopt=params["adopt"],
-        move=params["move"], server=server)
+        move=params["move"], server=server, run=run)
     result = peer.present(module.check_mode)
     shown = ("peer_id", "peer_name", "url")
     after = dict(zip(shown, (result["peer"]["id"], result["peer"]["name"], url)))

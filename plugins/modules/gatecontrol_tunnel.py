@@ -86,6 +86,11 @@ armed:
   description: The change's id where it was only armed.
   returned: with O(arm)
   type: str
+unseen:
+  description: What cannot be seen on this host, and so is not compared. C(routes) and C(DNS) on macOS, where every change is a restart.
+  returned: success, while the interface is there
+  type: list
+  elements: str
 kept:
   description: The words for C(ip) that keep the controller's way open, null where nothing is in its way.
   returned: success
@@ -98,7 +103,7 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _a
 
 def gone(module, agent, interface, unit, absent):
     """The tunnel does not run; with absent its config is away too."""
-    if _tunnel.runs_through(agent.run, interface, module.params["ssh_connection"]):
+    if _tunnel.runs_through(agent.run, interface, module.params["ssh_connection"], agent.store.root):
         raise _agent.AgentError("this play reaches the host through %s itself, and taking it away would cut the play off in the middle, so nothing was "
                                 "changed; reach the host at another address (ansible_host)" % interface, "lockout")
     running, path = agent.running(), _tunnel.config_path(agent.store, interface)
@@ -143,6 +148,7 @@ def work(module):
     enabled = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
     unkept = kept is None and _tunnel.kept_path(agent.store, interface) is not None
     result = {"changed": plan.action != "none" or text != live or not enabled or unkept, "action": plan.action, "reasons": plan.reasons, "kept": kept,
+              "unseen": list(running.unseen if running else ()),
               "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
                        "before_header": interface + " as it runs", "after_header": "%s (%s)" % (interface, "; ".join(plan.reasons) or "as it runs")}}
     if reach["through"]:

@@ -1,4 +1,5 @@
 """What enrolled hosts cost, measured on real hosts over SSH, HTTPS and a real tunnel; writes build/bench.json.
+Ends with 1 where a figure misses its bar.
 
   .venv/bin/python tests/benchmark/bench.py [--rounds N] [--hosts 5 20] [--only PART ...] [--profile]
 
@@ -31,14 +32,20 @@ CHECKOUT = HERE.parents[1]
 sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "tests" / "gateserver")]
 
 import collection  # noqa: E402
-from running import Server  # noqa: E402
+from running import ADMIN, Server  # noqa: E402
 
 RUN, SUBNET, INTERFACE = "bench", "10.86.200.0/24", "gwbench"
 GATEWAY = "10.86.200.1"
 CA = "/etc/ssl/gatecontrol-bench-ca.pem"
 SUITES = ("bookworm", "trixie", "bullseye")
 PARTS = ("enroll", "steady", "beat", "change")
+LOGIN_PARTS = ("ephemeral", "fleet")  # with the administrator's login, on hosts of their own that are all of one release
+FLEET = 40  # hosts
+BOOK = "ansible_collections/callmetechie/gatecontrol/playbooks/ephemeral.yml"
 DAY = 86400  # seconds: beats and checks of the timers stay out of what is counted
+BARS = {  # what each figure may come to at most; that of ping_ratio is for every number of hosts
+    "enroll.api_requests_per_host": 2, "steady.ping_ratio": 1.0, "steady.module_runs_per_host": 0, "steady.api_requests_per_host": 1,
+    "steady.changed": 0, "beat.cpu_s": 0.15, "beat.rss_mb": 25, "beat.api_requests": 1, "change.packets_lost": 0}
 SENT, GAP = 250, 0.02  # datagrams and seconds between them, while a peer changes
 
 # Runs commands for the measurements in a process of its own (other user, own mount namespace): one JSON line in, one out.
@@ -148,8 +155,9 @@ class Controller:
 class Room:
     """Hosts, the server with its hub, and the controller's folder; gone at the end."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, era: str = "fixed", suites: tuple = SUITES, login: bool = False):
         self.names = ["h%02d" % number for number in range(1, count + 1)]
+        self.era, self.suites, self.login = era, suites, login
         self.stack = contextlib.ExitStack()
 
     def __enter__(self) -> Room:
@@ -169,14 +177,14 @@ class Room:
     def _make(self) -> None:
         self.stack.callback(self.hosts, "down", RUN)
         say("starting %d hosts" % len(self.names))
-        suites = ["%s:%s:ready" % (name, SUITES[number % len(SUITES)]) for number, name in enumerate(self.names)]
+        suites = ["%s:%s:ready" % (name, self.suites[number % len(self.suites)]) for number, name in enumerate(self.names)]
         self.hosts("up", RUN, "--server", "--hosts", *suites)
         tls = pathlib.Path(self.hosts("ca", RUN).strip())
         record = json.loads((tls.parent / "run.json").read_text("utf-8"))
         self.containers = {name: host["container"] for name, host in record["hosts"].items()}
         address = record["server"]["address"]
         self.server = Server(
-            "--host", address, "--port", "8443", "--era", "fixed", "--tls", str(tls / "server.pem"), str(tls / "server.key"),
+            "--host", address, "--port", "8443", "--era", self.era, "--tls", str(tls / "server.pem"), str(tls / "server.key"),
             "--wireguard", INTERFACE, "--subnet", SUBNET, "--endpoint", address + ":51820", "--rate-limit", "1000000",
             under=("ip", "netns", "exec", record["server"]["netns"]))
         self.stack.callback(self.server.stop)
@@ -208,7 +216,12 @@ class Room:
         self.inventory.pop("children", None)
         self.inventory["vars"].update(
             gatecontrol_url=self.server.url, gatecontrol_ca_path=CA, gatecontrol_heartbeat_interval=DAY, gatecontrol_sync_interval=DAY)
-        for name in self.names:
+        if self.login:
+            shutil.copy(source / "tls" / "ca.pem", self.folder / "ca.pem")
+            user, _colon, password = ADMIN.partition(":")
+            self.inventory["vars"].update(
+                gatecontrol_admin_user=user, gatecontrol_admin_password=password, gatecontrol_controller_ca_path=str(self.folder / "ca.pem"))
+        for name in self.names if not self.login else ():
             self.inventory["hosts"][name]["gatecontrol_token"] = self.server.token("client", name)
         self.save_inventory()
         (self.folder / "ansible.cfg").write_text(
@@ -422,6 +435,41 @@ def change(room: Room, _options: argparse.Namespace) -> dict:
     return {"packets_lost": max(lost), "packets_sent": SENT, "gap_s": GAP, "changes": len(lost)}
 
 
+def ephemeral(room: Room, options: argparse.Namespace) -> dict:
+    """From nothing but packages to a handshake and the job's first task, and until all is gone again; one host at a time."""
+    name, started, ended = room.names[0], [], []
+    (room.folder / "job.yml").write_text(
+        "- name: Say when\n  ansible.builtin.shell: wg show wg0 latest-handshakes | grep -qv '0$' && date +%s.%N >/tmp/began\n", "utf-8")
+    for _round in range(options.rounds):
+        room.server.ask("reset")
+        begun = time.time()
+        done = room.play(BOOK, [name], "-e", "gatecontrol_ephemeral_tasks=%s" % (room.folder / "job.yml"))
+        started.append(float(room.on(name, "cat", "/tmp/began")) - begun)
+        ended.append(done["seconds"])
+        if room.server.ask("peer", action="list"):
+            raise BenchError("the ephemeral host left a peer")
+        say("ephemeral: at work after %.1f s, gone after %.1f s" % (started[-1], ended[-1]))
+    return {"to_handshake_s": round(statistics.median(started), 1), "whole_s": round(statistics.median(ended), 1)}
+
+
+def fleet(room: Room, _options: argparse.Namespace) -> dict:
+    """All hosts in one play with one login, forks 20; then every peer has a token and a handshake."""
+    room.server.ask("reset")
+    room.server.ask("log", clear=True)
+    done = room.play("site.yml", room.names)
+    entries = [entry for entry in room.server.log() if "path" in entry]
+    peers = room.server.ask("peer", action="list")
+    found = {
+        "hosts": len(room.names), "enroll_%d_s" % len(room.names): round(done["seconds"], 1), "peers": len(peers),
+        "tokens": sum(entry["method"] == "POST" and entry["path"].endswith("/tokens") and entry["status"] == 201 for entry in entries),
+        "logins": sum(entry["method"] == "POST" and entry["path"] == "/login" for entry in entries),
+        "orphans": len({peer["name"] for peer in peers} ^ set(room.names)) + sum(not peer["latest_handshake"] for peer in peers)}
+    say("fleet: %s" % found)
+    if (found["peers"], found["tokens"], found["logins"], found["orphans"]) != (len(room.names), len(room.names), 1, 0):
+        raise BenchError("not one peer and one token a host from one login: %s" % found)
+    return found
+
+
 def table(found: dict) -> None:
     """The figures for a person."""
     rows = []
@@ -444,8 +492,28 @@ def table(found: dict) -> None:
                      "%d API request" % found["beat"]["api_requests"]))
     if "change" in found:
         rows.append(("change of a peer", "%d of %d packets lost" % (found["change"]["packets_lost"], SENT), "", ""))
+    if "ephemeral" in found:
+        rows.append(("ephemeral host", "%.1f s to a handshake" % found["ephemeral"]["to_handshake_s"], "%.1f s in all" % found["ephemeral"]["whole_s"], ""))
+    if "fleet" in found:
+        count = found["fleet"]["hosts"]
+        rows.append(("one login, %d hosts" % count, "%.1f s" % found["fleet"]["enroll_%d_s" % count], "%d peers" % found["fleet"]["peers"],
+                     "%(tokens)d tokens, %(logins)d login, %(orphans)d orphans" % found["fleet"]))
     for row in rows:
         print(("%-40s %22s %16s  %s" % row).rstrip())
+
+
+def judged(found: dict) -> bool:
+    """Whether every figure that was measured is within its bar; says so of each."""
+    fine = True
+    for name, bar in BARS.items():
+        part, figure = name.split(".")
+        if part not in found:
+            continue
+        for key in [figure, *[key for key in found[part] if re.fullmatch(figure + r"_\d+", key)]]:
+            value, kept = found[part][key], found[part][key] <= bar
+            fine = fine and kept
+            print("%-52s %8g  %s" % ("%s.%s (bar %g)" % (part, key, bar), value, "ok" if kept else "MISSED"))
+    return fine
 
 
 def versions() -> dict:
@@ -459,8 +527,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement; medians are taken (default: %(default)s)")
     parser.add_argument("--hosts", type=int, nargs="+", default=[5, 20], metavar="N", help="how many at a time (default: 5 20)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
-                        help="of %s; the enrollment always happens" % ", ".join(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS + LOGIN_PARTS, default=list(PARTS + LOGIN_PARTS), metavar="PART",
+                        help="of %s; the enrollment happens for all but the last two" % ", ".join(PARTS + LOGIN_PARTS))
     parser.add_argument("--profile", action="store_true", help="also print where the controller's time goes in a steady run")
     parser.add_argument("--output", type=pathlib.Path, default=CHECKOUT / "build" / "bench.json")
     options = parser.parse_args()
@@ -469,21 +537,28 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, lambda *_words: sys.exit(143))
     try:
-        with Room(max(options.hosts)) as room:
-            found = {"versions": versions(), "rounds": options.rounds, "enroll": enroll(room, options)}
-            for name, part in (("steady", steady), ("beat", beat), ("change", change)):
-                if name in options.only:
-                    found[name] = part(room, options)
+        found = {"versions": versions(), "rounds": options.rounds}
+        if set(options.only) & set(PARTS):
+            with Room(max(options.hosts)) as room:
+                found["enroll"] = enroll(room, options)
+                for name, part in (("steady", steady), ("beat", beat), ("change", change)):
+                    if name in options.only:
+                        found[name] = part(room, options)
+        if set(options.only) & set(LOGIN_PARTS):
+            with Room(FLEET if "fleet" in options.only else 1, era="1.118.2", suites=("trixie",), login=True) as room:
+                for name, part in (("ephemeral", ephemeral), ("fleet", fleet)):
+                    if name in options.only:
+                        found[name] = part(room, options)
     except BenchError as err:
         say(str(err))
         return 1
     if "enroll" not in options.only:
-        del found["enroll"]
+        found.pop("enroll", None)
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     table(found)
     say("written to %s" % options.output)
-    return 0
+    return 0 if judged(found) else 1
 
 
 if __name__ == "__main__":

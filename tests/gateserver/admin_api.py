@@ -264,7 +264,16 @@ def role_scopes(call, role: str) -> list:
     return [scope for scope in call.era.scopes if scope.startswith("client")]
 
 
-# ---------------------------------------------------------------- licence, settings, health
+# ---------------------------------------------------------------- activity, licence, settings
+
+@route("GET", "/api/v1/logs/activity")
+def activity(call):
+    page, limit = max(leading_int(call.query.get("page")), 1), min(max(leading_int(call.query.get("limit")) or 50, 1), 100)
+    total = call.store.one("SELECT COUNT(*) FROM activity")[0]
+    rows = call.store.all("SELECT * FROM activity ORDER BY id DESC LIMIT ? OFFSET ?", limit, (page - 1) * limit)
+    return ok(entries=[dict(row, details=json.loads(row["details"])) for row in rows], total=total, page=page, limit=limit,
+              totalPages=-(-total // limit))
+
 
 @route("GET", "/api/v1/license")
 def licence(call):

@@ -115,7 +115,7 @@ def checked(call, handler) -> Reply:
         if handler:
             return handler(call)
         return NOT_FOUND if call.path.startswith("/api/") else Reply(404, session.page("404", "<h1>404</h1>"))
-    if not (call.path.startswith("/api/v1/client/update/") and call.era.has("update_public")):
+    if not (handler and call.path.startswith("/api/v1/client/update/") and call.era.has("update_public")):
         authenticate(call)
     count(call)
     if call.user and call.method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -197,6 +197,8 @@ async def serve(request, handler):
         call.body = await read_body(request)
     except Refusal as refusal:
         reply = refusal.reply
+        if not call.path.startswith("/api/"):
+            reply = reply._replace(body=session.page("Error", "<p>Something went wrong</p>"))
     try:
         with gate.store as store:
             fault = request.app["faults"].take(call.method, call.path, store.token_name(sent_token(call)))

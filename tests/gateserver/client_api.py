@@ -6,7 +6,7 @@ import re
 import time
 
 import wgtext
-from core import PEER_NAME, Reply, number, ok, refuse, route
+from core import PEER_NAME, Reply, js_text, number, ok, refuse, route
 from store import NoFreeAddress, now_iso
 
 FINGERPRINT = re.compile(r"[a-f0-9]{64}")
@@ -20,7 +20,7 @@ def describe(call, platform, version) -> str:
     label = "Desktop Client"
     if call.era.has("platform_label"):
         label = {"android": "Android Client", "windows": "Desktop Client", "win32": "Desktop Client"}.get(str(platform), "Client")
-    return "%s (%s, v%s)" % (label, platform or "unknown", version or "?")
+    return "%s (%s, v%s)" % (label, js_text(platform or "unknown"), js_text(version or "?"))
 
 
 def note_client_version(call) -> None:
@@ -125,7 +125,8 @@ def register(call):
         check_machine_at_register(call)
         return _registered(call, call.gate.change_peer(call.store.peer(call.token["peer_id"]), description=description), 200)
 
-    name = re.sub(r"[^A-Za-z0-9_.\-]", "_", hostname)[:50]
+    # JavaScript counts what lies beyond sixteen bits, an emoji for one, as two characters.
+    name = re.sub(r"[^A-Za-z0-9_.\-]", lambda found: "__" if found[0] > "\uffff" else "_", hostname)[:50]
     peer = None
     if call.era.has("binding") and not (call.token and call.era.has("no_adoption")):
         peer = call.store.peer(number(call.field("peerId") or 0)) or call.store.peer_named(name)
@@ -151,9 +152,12 @@ def _new_peer(call, name: str, description: str):
         unique = "%s-%d" % (name, count)  # of the 63 characters a name may have, 50 are taken
     android = call.era.has("platform_label") and call.field("platform") == "android"
     try:
-        return call.gate.create_peer(unique, description=description, tags="mobile-client" if android else "desktop-client")
+        peer = call.gate.create_peer(unique, description=description, tags="mobile-client" if android else "desktop-client")
     except NoFreeAddress:
         raise call.fail(409, "peers.no_ips") from None
+    call.store.record("client_registered", '%s "%s" registered' % (description.split(" (")[0], unique), peerId=peer["id"],
+                      hostname=call.field("hostname"), platform=call.field("platform"), clientVersion=call.field("clientVersion"))
+    return peer
 
 
 def _registered(call, peer, status: int) -> Reply:
@@ -192,7 +196,9 @@ def heartbeat(call):
 
 @route("POST", "/api/v1/client/status")
 def status(call):
-    own_peer(call, body_only=True)
+    peer, label = own_peer(call, body_only=True), call.field("status")
+    call.store.record("client_status", 'Client "%s" reported: %s' % (peer["name"], js_text(label) if call.given("status") else "undefined"),
+                      peerId=peer["id"], status=label, timestamp=call.field("timestamp"))
     return ok()
 
 

@@ -74,17 +74,26 @@ def number(value):
 
 def leading_int(text, default: int = 0) -> int:
     """The digits a text begins with, as JavaScript's ``parseInt`` reads them; what no database holds is cut."""
-    found = re.match(r"\s*([+-]?[0-9]+)", "" if text is None else str(text))
+    found = re.match(r"\s*([+-]?[0-9]+)", "" if text is None else js_text(text))
     return max(-2**53, min(int(found.group(1)[:20]), 2**53)) if found else default
 
 
-def trimmed(value) -> str:
-    """A value as JavaScript's ``String`` writes it, without blanks around; nothing for what it takes as false."""
+def js_text(value) -> str:
+    """A value from JSON as JavaScript's ``String`` writes it."""
     if isinstance(value, list):
-        return ",".join(trimmed(item) for item in value)
+        return ",".join("" if item is None else js_text(item) for item in value)
     if isinstance(value, dict):
         return "[object Object]"
-    return "" if not value else "true" if value is True else str(value).strip()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def trimmed(value) -> str:
+    """A value as text without blanks around it or its items; nothing for what JavaScript takes as false."""
+    if isinstance(value, list):
+        return ",".join(trimmed(item) for item in value)
+    return js_text(value).strip() if value or isinstance(value, dict) else ""
 
 
 class Gate:
@@ -143,6 +152,7 @@ class Gate:
         given["dns"] = given.get("dns") or server["dns"]
         given.setdefault("persistent_keepalive", server["keepalive"])
         peer = self.store.create_peer(name, **given)
+        self.store.record("peer_created", 'Peer "%s" created (%s)' % (name, peer["allowed_ips"]), "success", peerId=peer["id"])
         self._follow("add", peer)
         return peer
 
@@ -178,6 +188,8 @@ class Gate:
         for peer in expired:
             self.change_peer(peer, enabled=0)
             self.store.log("expired", peer_id=peer["id"])
+            self.store.record("peer_expired", 'Peer "%s" expired and was disabled' % peer["name"], "warning", peerId=peer["id"],
+                              expiresAt=peer["expires_at"])
         self.poll()
         self.store.trim_log()
         return len(expired)

@@ -45,6 +45,10 @@ def _check_fields(call, creating: bool) -> None:
         raise refuse(400, next(iter(fields.values())), fields=fields)
 
 
+def _record(call, what: str, peer, severity: str = "info") -> None:
+    call.store.record("peer_" + what, 'Peer "%s" %s' % (peer["name"], what), severity, peerId=peer["id"])
+
+
 def _owner(call):
     """The user the request names as owner, or None; refused if there is no such user."""
     owner = call.field("user_id") or None
@@ -122,6 +126,8 @@ def batch(call):
             call.gate.delete_peer(peer)
         else:
             call.gate.change_peer(peer, enabled=int(action == "enable"))
+    call.store.record("batch_peers_%sd" % action, "Batch %sd %d peer(s): %s" % (
+        action, len(ids), ", ".join(peer["name"] for peer in peers)), "warning" if action == "delete" else "info", peerIds=ids)
     return ok(affected=len(ids))
 
 
@@ -170,9 +176,11 @@ def update_peer(call):
     if call.given("user_id") and call.era.has("owners"):
         changes["user_id"] = _owner(call)
     try:
-        return ok(peer=shown(call, call.gate.change_peer(peer, **changes)))
+        changed = call.gate.change_peer(peer, **changes)
     except sqlite3.Error:
         raise call.fail(500, "peers.update") from None
+    _record(call, "updated", peer)
+    return ok(peer=shown(call, changed))
 
 
 @route("PUT", "/api/v1/peers/{id}/toggle")
@@ -180,12 +188,15 @@ def toggle_peer(call):
     peer = find_peer(call)
     if not peer["enabled"]:
         call.need_room_for_peer(call.store.count_peers(enabled_only=True))
+    _record(call, "disabled" if peer["enabled"] else "enabled", peer)
     return ok(peer=shown(call, call.gate.change_peer(peer, enabled=1 - peer["enabled"])))
 
 
 @route("DELETE", "/api/v1/peers/{id}")
 def delete_peer(call):
-    call.gate.delete_peer(find_peer(call))
+    peer = find_peer(call)
+    call.gate.delete_peer(peer)
+    _record(call, "deleted", peer, "warning")
     return ok()
 
 
@@ -195,7 +206,7 @@ def peer_config(call):
     text = call.gate.config(peer)
     if call.query.get("download") == "1":
         name = re.sub(r"[^A-Za-z0-9_.\-]", "_", peer["name"])
-        return Reply(200, text, {"Content-Type": "application/octet-stream",
+        return Reply(200, text, {"Content-Type": "application/octet-stream; charset=utf-8",
                                  "Content-Disposition": 'attachment; filename="%s.conf"' % name})
     return ok(config=text, name=peer["name"])
 

@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS tokens (
   created_at TEXT DEFAULT (datetime('now')), expires_at TEXT, last_used_at TEXT);
 CREATE INDEX IF NOT EXISTS tokens_by_peer ON tokens (peer_id);
 CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, user_id INTEGER, csrf TEXT, expires REAL);
+CREATE TABLE IF NOT EXISTS activity (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, event_type TEXT, message TEXT, details TEXT, severity TEXT,
+  created_at TEXT DEFAULT (datetime('now')));
 CREATE TABLE IF NOT EXISTS log (
   id INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT, event TEXT, method TEXT, path TEXT, query TEXT, status INTEGER,
   ms REAL, token TEXT, peer_id INTEGER, address TEXT, headers TEXT, body TEXT, fault TEXT);
@@ -224,7 +227,12 @@ class Store:
         row = self.one("SELECT * FROM users WHERE username = ? AND role = 'admin' AND enabled = 1", name)
         return row if row is not None and password_fits(password, row["password_hash"]) else None
 
-    # -------------------------------------------------------------- log
+    # -------------------------------------------------------------- activity and log
+
+    def record(self, event: str, message: str, severity: str = "info", **details) -> None:
+        """Adds a row to the activity log, which the administrator reads over the API."""
+        message = message.encode("utf-8", "replace").decode()
+        self._insert("activity", dict(event_type=event, message=message, severity=severity, details=json.dumps(details)))
 
     def log(self, event: str | None, **fields) -> None:
         row = dict(fields, time=now_iso(), event=event)
@@ -234,7 +242,8 @@ class Store:
         self._insert("log", row)
 
     def trim_log(self) -> None:
-        self.run("DELETE FROM log WHERE id <= (SELECT MAX(id) FROM log) - ?", LOG_ROWS)
+        for table in ("log", "activity"):
+            self.run("DELETE FROM %s WHERE id <= (SELECT MAX(id) FROM %s) - ?" % (table, table), LOG_ROWS)
 
 
 def without_keys(peer) -> dict:

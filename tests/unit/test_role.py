@@ -18,8 +18,9 @@ FROM_ENVIRONMENT = {
     name: re.search(r"lookup\('ansible\.builtin\.env', '(\w+)'\)", value).group(1) for name, value in DEFAULTS.items() if "{{" in str(value)}
 # What an inventory may hold for an option, by its type; where that says more, by its name.
 TYPICAL = {"str": "web01", "path": "/etc/ssl/ca.pem", "int": "25", "bool": "yes", "list": ["10.8.0.0/24"], "dict": {"wg": "wireguard-tools"}}
-SPECIAL = {"gatecontrol_state": "absent", "gatecontrol_auth_header": "x-api-key", "gatecontrol_table": 51820, "gatecontrol_fwmark": 51820,
-           "gatecontrol_name": 12, "gatecontrol_dns": [], "gatecontrol_allow_dns": "10.8.0.1,10.8.0.2", "gatecontrol_validate_certs": False}
+SPECIAL = {"gatecontrol_state": "absent", "gatecontrol_system": "macos", "gatecontrol_auth_header": "x-api-key",
+           "gatecontrol_table": 51820, "gatecontrol_fwmark": 51820, "gatecontrol_name": 12, "gatecontrol_dns": [],
+           "gatecontrol_allow_dns": "10.8.0.1,10.8.0.2", "gatecontrol_validate_certs": False}
 
 
 def used():
@@ -46,7 +47,7 @@ def test_description_names_the_variable_of_the_environment(name):
 def test_specs_hold_every_variable_that_the_role_uses():
     names = used()
     assert "gatecontrol_url" in names
-    assert names - MODULES == set(OPTIONS)
+    assert names - (MODULES - set(OPTIONS)) == set(OPTIONS)
 
 
 def test_entry_point():

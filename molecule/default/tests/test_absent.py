@@ -1,8 +1,12 @@
 """gatecontrol_state: absent leaves nothing on the host but packages, and with a peers token nothing on the server."""
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
+import threading
+
+from test_steady import secrets_of
 
 LOOK = (pathlib.Path(__file__).resolve().parents[1] / "files/inventory-of-host.sh").read_text(encoding="utf-8")
 
@@ -18,6 +22,26 @@ def forget(room) -> None:
         room.ask("peer", action="delete", peer=name)
     for host in room.hosts:
         room.give(host)
+
+
+@contextlib.contextmanager
+def command_lines():
+    """Every command line of this machine meanwhile, its hosts' among them: a set of texts."""
+    seen, over = set(), threading.Event()
+
+    def watch():
+        while not over.wait(0.01):
+            for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_absent_in_check_mode_says_so_and_takes_nothing(room):
@@ -47,7 +71,11 @@ def test_with_a_peers_token_the_peer_goes_too(room):
     room.play(gatecontrol_state="absent").ok()
     forget(room)
     before = look(room)
-    room.play().ok()
+    with command_lines() as commands:
+        room.play().ok()
+    assert any("wg-quick up" in line for line in commands) and any("sudo" in line for line in commands), "nothing was seen"
+    secrets = secrets_of(room)
+    assert [line for line in commands if any(secret in line for secret in secrets)] == [], "a secret on a command line"
     assert set(room.peers()) == set(room.hosts)
     room.play(gatecontrol_state="absent", gatecontrol_peers_token=room.token("controller", "peers")).ok()
     assert room.peers() == {}

@@ -35,14 +35,17 @@ class Fleet(Scenario):
                       flags=re.M)
         self.fault("config", text=dark, token="ansible: " + host)
 
-    def tokens(self, url: str | None = None) -> list:
-        """Every client token that the server knows, as its administrator sees them."""
-        self.ask("reset", url)  # this look is no login of the play's
+    def admin(self, url: str | None = None) -> _session.Admin:
+        """An administrator's session that is no login of a play's."""
+        self.ask("reset", url)
         admin = _session.Admin({"url": url or self.url, "validate_certs": False})
         admin.transport.login(*ADMIN.split(":"))
-        tokens = admin.tokens()
         self.ask("reset", url)
-        return [token for token in tokens if "client" in token["scopes"]]
+        return admin
+
+    def tokens(self, url: str | None = None) -> list:
+        """Every client token that the server knows."""
+        return [token for token in self.admin(url).tokens() if "client" in token["scopes"]]
 
     def settled(self, hosts: list | None = None, url: str | None = None, tokens: bool = True) -> None:
         """Each of these hosts has one peer that is connected and one token that is bound to it; there is no other peer or token."""
@@ -81,4 +84,7 @@ def start_over(room) -> None:
                     "/etc/wireguard/wg0.conf", check=False)
     for name in room.peers():
         room.ask("peer", action="delete", peer=name)
+    admin = room.admin()
+    for token in admin.tokens():
+        admin.revoke(token["id"])
     room.play()

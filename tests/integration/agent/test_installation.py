@@ -154,7 +154,7 @@ def test_removal_without_a_service_manager(installed):
     pathlib.Path(installed.root, "run/systemd/system").rmdir()
     calls = []
     agent = installed.agent()
-    agent.services = type("None_", (), {"available": lambda self: False})()
+    agent.services = type("None_", (), {"available": lambda self: False, "FOLDERS": ("etc/systemd/system",)})()
     assert _install.remove(agent) and calls == [] and agent.parts() == []
 
 

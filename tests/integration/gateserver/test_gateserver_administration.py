@@ -1,6 +1,7 @@
 """The administrator's side: peers, groups, tags, tokens, users, the session, the licence, the limits."""
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -70,6 +71,15 @@ def test_values_that_no_database_holds(gate):
 
 
 @eras()
+def test_a_config_as_a_file(gate):
+    peer = gate.new_peer("with blank")
+    answer = gate.get("peers/%d/config?download=1" % peer["id"], gate.admin)
+    assert answer.text == gate.get("peers/%d/config?download=0" % peer["id"], gate.admin).json()["config"]
+    assert answer.headers["Content-Type"] == "application/octet-stream; charset=utf-8"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="%s.conf"' % peer["name"].replace(" ", "_")
+
+
+@eras()
 def test_tags_of_a_list_become_text(gate):
     assert gate.row(gate.new_peer(tags=[" a ", 1, None])["id"])["tags"] == "a,1,"
 
@@ -110,7 +120,8 @@ def test_pages_of_the_list(start):
     def page(query):
         answer = client.get("peers" + query, client.admin).json()
         return answer["limit"], answer["offset"], [peer["name"] for peer in answer["peers"]]
-    assert page("")[0] == page("?limit=1000")[0] == page("?limit=0")[0] == 250
+    assert page("")[0] == page("?limit=1000")[0] == page("?limit=251")[0] == page("?limit=0")[0] == page("?limit=x")[0] == 250
+    assert page("?limit=-5")[0] == page("?limit=1&limit=2")[0] == page("?limit=1.9")[0] == 1 and page("?offset=-1")[1] == 0
     assert page("?limit=2&offset=1") == (2, 1, ["p-2", "p-3"])
     assert page("?offset=250")[2] == ["p-%d" % number for number in range(251, 261)] and page("?offset=260")[2] == []
 
@@ -193,6 +204,31 @@ def test_tags(gate):
     assert gate.post("tags", full, {"name": "a,b"}).status_code == 400
     assert gate.call("DELETE", "tags/" + tag, full).json() == {"ok": True, "removed_from_registry": True, "peers_affected": 1}
     assert gate.row(peer["id"])["tags"] == "other"
+
+
+@eras()
+def test_the_activity_log(gate):
+    host, token, reader = gate.unique("active"), gate.host_token(), gate.server.token("read-only")
+    gate.post("client/register", token, {"hostname": host, "platform": "linux"})
+    peer = gate.named(host)["id"]
+    gate.post("client/status", token, {"peerId": peer, "status": "connected", "timestamp": "2026-01-01T00:00:00.000Z"})
+    gate.post("client/status", token, {"peerId": peer, "status": "\ud800"})
+    gate.call("PUT", "peers/%d/toggle" % peer, gate.admin)
+    gate.put("peers/%d" % peer, {"description": "d"})
+    gate.post("peers/batch", gate.admin, {"action": "enable", "ids": [peer]})
+    gate.call("DELETE", "peers/%d" % peer, gate.admin)
+    log = gate.get("logs/activity?limit=8", reader).json()
+    assert [entry["event_type"] for entry in log["entries"]] == [
+        "peer_deleted", "batch_peers_enabled", "peer_updated", "peer_disabled", "client_status", "client_status", "client_registered",
+        "peer_created"]
+    told = log["entries"][5]
+    assert told["message"] == 'Client "%s" reported: connected' % host and told["severity"] == "info"
+    assert told["details"] == {"peerId": peer, "status": "connected", "timestamp": "2026-01-01T00:00:00.000Z"}
+    assert (log["page"], log["limit"], log["totalPages"]) == (1, 8, -(-log["total"] // 8))
+    second = gate.get("logs/activity?limit=4&page=2", gate.server.token("logs")).json()
+    assert second["page"] == 2 and second["entries"] == log["entries"][4:]
+    assert gate.get("logs/activity?limit=101", reader).json()["limit"] == 100 and gate.get("logs/activity", reader).json()["limit"] == 50
+    assert gate.get("logs/activity", gate.admin).json() == NO_SCOPE
 
 
 # ---------------------------------------------------------------- session, tokens, users
@@ -281,6 +317,40 @@ def test_only_administrators_log_in(gate):
     assert session.call("PATCH", "users/%d" % user["id"], json={"role": "nobody"}).status_code == 500
 
 
+@eras(but="1.5.2")
+def test_a_token_is_assigned_to_a_user_once(gate):
+    session = gate.session()
+    user = session.call("POST", "users", json={"username": gate.unique("u"), "role": "user"}).json()["user"]["id"]
+    token = session.call("POST", "tokens", json={"name": gate.unique("t"), "scopes": ["client", "peers"]}).json()
+    path = "tokens/%d/assign" % token["details"]["id"]
+
+    def assign(**body):
+        answer = session.call("PUT", path, json=body)
+        return answer.status_code, answer.json().get("error")
+    unassigned = [one["id"] for one in session.call("GET", "users/unassigned-tokens").json()["tokens"]]
+    assert token["details"]["id"] in unassigned and assign() == (400, "userId is required")
+    assert assign(userId=user) == (200, None) and assign(userId=user) == (400, "Token is already assigned to a user")
+    assert session.call("PUT", "tokens/999999/assign", json={"userId": user}).status_code == 404
+    assert gate.get("client/permissions", token["token"]).json()["scopes"] == ["client"]  # what the user's role leaves of them
+    assert gate.get("peers", token["token"]).json() == NO_SCOPE
+    assert session.call("DELETE", "users/%d" % user).status_code == 200 and gate.get("client/ping", token["token"]).status_code == 401
+
+
+@eras("1.118.2", "fixed")
+def test_several_peers_get_an_owner(gate):
+    session, peers = gate.session(), [gate.new_peer()["id"] for turn in range(2)]
+    user = session.call("POST", "users", json={"username": gate.unique("u"), "role": "user", "displayName": "Ada"}).json()["user"]["id"]
+    assert gate.post("peers/batch-owner", gate.admin, {"peer_ids": peers, "user_id": user}).json() == {"ok": True, "affected": 2}
+    owners = {peer["id"]: (peer["user_id"], peer["owner_name"]) for peer in gate.get("peers", gate.admin).json()["peers"]}
+    assert owners[peers[0]] == owners[peers[1]] == (user, "Ada")
+    assert gate.put("peers/%d" % peers[0], {"user_id": None}).json()["peer"]["user_id"] is None
+    for body, error in (({"peer_ids": peers, "user_id": 999999}, "Selected owner does not exist"),
+                        ({"peer_ids": [], "user_id": user}, "Invalid or too many peer IDs"),
+                        ({"peer_ids": list(range(1, 502)), "user_id": user}, "Invalid or too many peer IDs")):
+        answer = gate.post("peers/batch-owner", gate.admin, body)
+        assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
 @eras()
 def test_requests_for_tokens_that_are_wrong(gate):
     session = gate.session()
@@ -357,3 +427,8 @@ def test_logins_are_counted_by_address(start):
     refused = client.session().answer
     assert refused.status_code == 429 and refused.json() == {"error": "Too many login attempts, please try again later"}
     assert int(refused.headers["Retry-After"]) > 0
+    page = client.get("/login")
+    form = {"username": "admin", "password": "wrong", "_csrf": re.search('value="([0-9a-f]{128})"', page.text).group(1)}
+    for address, status in (("192.0.2.1", 302), ("192.0.2.1", 302), ("192.0.2.1", 429), ("192.0.2.1, 192.0.2.2", 302)):
+        answer = client.call("POST", "/login", data=form, headers={"X-Forwarded-For": address}, cookies=page.cookies)
+        assert answer.status_code == status  # loopback is believed about whom it forwards for, and nobody else

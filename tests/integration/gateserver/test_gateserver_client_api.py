@@ -118,6 +118,23 @@ def test_hostnames_become_names(gate, hostname, name):
     assert answer.json()["peerName"] == (name % mark if name else (hostname % mark)[:50])
 
 
+@eras("1.5.2", "1.50.12", "fixed")
+def test_a_hostname_is_counted_as_javascript_counts(gate):
+    mark = gate.unique("n")
+    answer = gate.post("client/register", gate.host_token(), {"hostname": mark + "\U0001f600" + "x" * 50})
+    assert answer.json()["peerName"] == (mark + "__" + "x" * 50)[:50]
+
+
+@eras("1.5.2", "1.50.12", "fixed")
+@pytest.mark.parametrize(("platform", "version", "told"), [
+    (None, None, "(unknown, v?)"), ("", 0, "(unknown, v?)"), ("linux", 2, "(linux, v2)"), ("linux", 1.0, "(linux, v1)"),
+    ("linux", True, "(linux, vtrue)"), ("linux", [1, None, "a"], "(linux, v1,,a)"), ("linux", {"a": 1}, "(linux, v[object Object])")])
+def test_what_a_host_says_of_itself_is_written_as_javascript_does(gate, platform, version, told):
+    host = gate.unique("says")
+    gate.post("client/register", gate.host_token(), {"hostname": host, "platform": platform, "clientVersion": version})
+    assert gate.named(host)["description"].endswith(" Client " + told if gate.era == "1.5.2" else "Client " + told)
+
+
 @eras("1.5.2", "fixed")
 def test_what_the_administrator_sees_of_a_new_host(gate):
     host = gate.unique("seen")
@@ -290,6 +307,18 @@ def test_permissions(gate):
     assert gate.get("client/dns-check", gate.server.token("client:dns")).json()["gatewayIp"] == "10.8.0.1"
 
 
+@eras()
+def test_updates_are_public_since_1_20_9(gate):
+    known = [gate.get("client/update/" + path).status_code for path in ("check?version=1.0.0", "check", "download")]
+    assert known == ([401] * 3 if gate.era == "1.5.2" else [200, 400, 404])
+    assert gate.get("client/update/nosuch").status_code == gate.post("client/update/check").status_code == 401
+    if gate.era != "1.5.2":
+        answer = gate.get("client/update/check?version=1.0.0&client=pro")
+        assert answer.json() == {"ok": True, "available": False} and "RateLimit-Limit" in answer.headers
+        assert gate.get("client/split-tunnel", gate.host_token()).json() == {
+            "ok": True, "mode": "off", "networks": [], "locked": False, "source": "none"}
+
+
 @eras(but="1.5.2")
 def test_machine_binding(gate):
     gate.server.ask("settings", values={"machine_binding": "global"})
@@ -308,6 +337,66 @@ def test_machine_binding(gate):
         assert gate.get("client/ping", token).status_code == 200
     finally:
         gate.server.ask("settings", values={"machine_binding": None})
+
+
+@eras("1.50.12", "fixed")
+def test_machine_binding_of_single_tokens(gate):
+    session, peer = gate.session(), gate.new_peer()["id"]
+    admin = next(user["id"] for user in session.call("GET", "users").json()["users"] if user["username"] == "admin")
+    made = session.call("POST", "users/%d/tokens" % admin, json={
+        "name": "t", "scopes": ["client", "client:traffic"], "peer_id": peer, "machine_binding_enabled": True}).json()
+    binding = "tokens/%d/binding" % made["details"]["id"]
+
+    def statuses(fingerprint):
+        headers = {"X-Machine-Fingerprint": fingerprint} if fingerprint else {}
+        reads = [gate.get("client/%s?peerId=%d" % (path, peer), made["token"], headers=headers)
+                 for path in ("config", "config/check", "peer-info", "traffic")]
+        writes = [gate.post("client/" + path, made["token"], {"peerId": peer}, headers=headers) for path in ("heartbeat", "status")]
+        return {answer.status_code for answer in reads + writes}
+    gate.server.ask("settings", values={"licence.machine_binding": False})
+    try:
+        refused = session.call("DELETE", binding)
+        assert (refused.status_code, refused.json()["feature"]) == (403, "machine_binding") and statuses(None) == {200}
+        gate.server.ask("settings", values={"machine_binding": "individual"})
+        assert gate.get("client/config?peerId=%d" % peer, gate.host_token(peer)).status_code == 200
+        assert statuses(None) == {403} and statuses("a" * 64) == {200} and statuses("b" * 64) == {403} and statuses("x") == {400}
+        for path in ("ping", "permissions", "split-tunnel"):
+            assert gate.get("client/" + path, made["token"]).status_code == 200
+        assert session.call("DELETE", binding).json() == {"ok": True} and statuses("b" * 64) == {200}
+        assert session.call("PUT", binding, json={"enabled": 0}).json()["error"] == "enabled must be a boolean"
+        assert session.call("PUT", binding, json={"enabled": False}).json() == {"ok": True} and statuses(None) == {200}
+    finally:
+        gate.server.ask("settings", values={"machine_binding": None, "licence.machine_binding": None})
+
+
+@eras(but="1.5.2")
+def test_split_tunnel_presets(gate):
+    session, preset = gate.session(), {"mode": "exclude", "networks": [{"cidr": "192.168.0.0/16", "label": "lan"}], "locked": True}
+    assert session.call("PUT", "settings/split-tunnel", json=preset).json()["error"] == "Feature not licensed"
+    own = session.call("POST", "tokens", json={
+        "name": "t", "scopes": ["client"], "split_tunnel_override": {"mode": "include", "networks": [{"cidr": "10.0.0.0/8"}]}}).json()
+    gate.server.ask("settings", values={"licence.split_tunnel_preset": True})
+    try:
+        assert session.call("PUT", "settings/split-tunnel", json=preset).json() == {"ok": True}
+        for bad in ({"mode": "all"}, {"networks": [{"cidr": "fd00::/8"}]}, {"networks": [{"cidr": "10.0.0.0/8"}] * 51},
+                    {"networks": [{"cidr": "10.0.0.0/8", "label": "x" * 101}]}):
+            assert session.call("PUT", "settings/split-tunnel", json=dict(preset, **bad)).status_code == 400
+        assert gate.get("client/split-tunnel", gate.host_token()).json() == dict(preset, ok=True, source="global")
+        assert gate.get("client/split-tunnel", own["token"]).json() == {
+            "ok": True, "mode": "include", "networks": [{"cidr": "10.0.0.0/8"}], "locked": False, "source": "token"}
+    finally:
+        gate.server.ask("settings", values={"licence.split_tunnel_preset": None, "split_tunnel": None})
+
+
+@eras(but="1.5.2")
+def test_traffic_of_a_peer(gate):
+    mine, other = gate.new_peer()["id"], gate.new_peer()["id"]
+    gate.server.ask("peer", action="set", peer=str(mine), values={"total_rx": 5, "total_tx": 7})
+    token = gate.server.token("client:traffic", peer_id=mine)
+    told = gate.get("client/traffic?peerId=%d" % mine, token).json()
+    assert set(told["traffic"]) == {"total", "last24h", "last7d", "last30d"} and told["traffic"]["total"] == {"rx": 5, "tx": 7}
+    assert gate.get("client/traffic?peerId=%d" % other, token).json() == NOT_YOURS
+    assert gate.get("client/traffic", token).status_code == 400 and gate.get("client/ping", token).json() == NO_SCOPE
 
 
 @eras("1.50.12", "fixed")
@@ -358,6 +447,8 @@ def test_bodies_that_are_no_json_objects(gate):
     for size, status in ((1024**2, 400), (1024**2 + 1, 413)):
         body = b'{"a":"' + b"x" * (size - 8) + b'"}'
         assert gate.call("POST", "client/heartbeat", token, data=body, headers={"Content-Type": "application/json"}).status_code == status
+    page = gate.call("POST", "/login", data="{not json", headers={"Content-Type": "application/json"})
+    assert page.status_code == 400 and page.headers["Content-Type"] == "text/html; charset=utf-8"
     deep = gate.call("POST", "client/heartbeat", token, data="[" * 200_000, headers={"Content-Type": "application/json"})
     assert (deep.status_code, deep.json()) == (400, {"error": "Internal server error"})
 

@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import http.client
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -244,6 +245,31 @@ def test_a_killed_server_loses_no_answered_write(start, tmp_path):
     kept = {(row["id"], row["name"], row["allowed_ips"], row["public_key"]) for row in client.server.ask("peer", action="list")}
     assert set(answered) <= kept and len(kept) <= len(answered) + 4
     assert len({address for _id, _name, address, _key in kept}) == len(kept)
+
+
+def work(server) -> float:
+    """The seconds a server's process has worked so far: what other processes take meanwhile does not count."""
+    with open("/proc/%d/stat" % server.process.pid, encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_load_that_one_core_carries(start, tmp_path):
+    """Up in a second, 200 requests a second, 10,000 peers listed within two: of the server's own time."""
+    client = start("fixed", "--state", str(tmp_path / "state"), "--subnet", "10.43.0.0/16", "--rate-limit", "100000")
+    assert work(client.server) < 1
+    peer, body = client.new_peer()["id"], {"connected": True}
+    token = client.host_token(peer)
+    begun = work(client.server)
+    for _turn in range(200):
+        assert client.post("client/heartbeat?peerId=%d" % peer, token, body).status_code == 200
+        assert client.get("client/config/check?peerId=%d&hash=x" % peer, token).status_code == 200
+    assert work(client.server) - begun < 400 / 200
+    client.server.ask("peer", action="add", peer="p", count=10_000 - 1)
+    begun, sizes = work(client.server), []
+    while not sizes or sizes[-1]:
+        sizes.append(len(client.get("peers?limit=250&offset=%d" % (250 * len(sizes)), client.admin).json()["peers"]))
+    assert sizes == [250] * 40 + [0] and work(client.server) - begun < 2
 
 
 # ---------------------------------------------------------------- log

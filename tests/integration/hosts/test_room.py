@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,23 @@ def output(*command: str, status: int = 0) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
     assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until something is true, which it has to be within so many seconds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def listening(address: str, port: int) -> bool:
+    """Whether somebody takes a TCP connection there."""
+    try:
+        socket.create_connection((address, port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def links() -> set[str]:
@@ -95,8 +114,7 @@ def test_units_timers_nftables_and_sysctl_work_inside(flat, host):
     )
     mark = "net.ipv4.conf.all.src_valid_mark"
     assert flat.root(host, f"sysctl -q {mark}=1; sysctl -n {mark}").stdout.strip() == "1"
-    time.sleep(2)
-    flat.root(host, "test -e /root/fired")
+    wait_for(lambda: flat.root(host, "test -e /root/fired", check=False).returncode == 0)
 
 
 def test_a_host_cannot_change_the_machine(flat):
@@ -142,7 +160,7 @@ def test_server_namespace_is_reached_by_hosts_and_machine_over_tls(flat):
     )
     with subprocess.Popen(["ip", "netns", "exec", server["netns"], sys.executable, "-c", script, server["address"]], cwd=folder) as process:
         try:
-            time.sleep(1)
+            wait_for(lambda: listening(server["address"], 8443))
             curl = "curl --silent --show-error --fail --noproxy * --cacert ca.pem --cert client.pem --key client.key"
             command = [*curl.split(), f"https://{server['address']}:8443/ca.pem"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -220,7 +238,7 @@ def test_routed_server_is_on_a_link_of_its_own(routed):
     )
     with subprocess.Popen(["ip", "netns", "exec", server["netns"], sys.executable, "-c", script, server["address"]]) as process:
         try:
-            time.sleep(0.5)
+            wait_for(lambda: listening(server["address"], 7000))
             ask = f"import socket; print(socket.create_connection(('{server['address']}', 7000), 5).recv(99).decode())"
             assert output(sys.executable, "-c", ask).strip() == routed.record["machine_address"]
             assert routed.root("far1", f'python3 -c "{ask}"').stdout.strip() == routed.address("far1")
