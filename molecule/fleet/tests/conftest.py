@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 
 import pytest
@@ -28,8 +29,10 @@ class Fleet(Scenario):
         return self.play(*words, playbook=CHECKOUT / "playbooks" / (name + ".yml"), **options)
 
     def offer_dark(self, host: str, text: str) -> None:
-        """Have the server offer a host a config whose endpoint answers nobody (RFC 5737); text: a config to begin with."""
-        dark = "".join("Endpoint = 198.51.100.9:51820\n" if line.startswith("Endpoint") else line for line in text.splitlines(keepends=True))
+        """Have the server offer a host a config whose WireGuard peer answers nobody (RFC 5737); text: a config to begin with."""
+        # Another key, too: a peer that is known sends by itself, and is then answered at the address it sent from.
+        dark = re.sub("^Endpoint = .*", "Endpoint = 198.51.100.9:51820", re.sub("^PublicKey = .*", "PublicKey = %sA=" % ("Dark" * 11)[:42], text, flags=re.M),
+                      flags=re.M)
         self.fault("config", text=dark, token="ansible: " + host)
 
     def admin(self, url: str | None = None) -> _session.Admin:
