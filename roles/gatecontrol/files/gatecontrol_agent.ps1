@@ -553,7 +553,7 @@ function Send-Request([string] $What, [string] $Method, [string] $Path, $Body) {
                     'check gatecontrol_url and what stands between') 'protocol' $status)
         }
         return $answer
-    } finally { $response.Dispose() }
+    } finally { $response.Close() }
 }
 
 # Server and network errors are tried again after 2 s, 3 s, 4.5 s ... 60 s until $End (Unix time), a rate limit is left to the caller.
