@@ -116,7 +116,9 @@ needs:
   elements: str
   sample: [resolvconf]
 plan:
-  description: The step (C(action)) that would bring the tunnel to this config, and its C(reasons), as RV(callmetechie.gatecontrol.gatecontrol_tunnel#module:action) tells.
+  description:
+    - The step (C(action)) that would bring the tunnel to this config, and its C(reasons), as RV(callmetechie.gatecontrol.gatecontrol_tunnel#module:action)
+      tells.
   returned: in check mode with O(stage)
   type: dict
   sample: {action: restart, reasons: ["MTU is 1420, should be 1400"]}
@@ -131,7 +133,7 @@ import os
 import pwd
 import re
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _options, _tunnel, _wgconf
 
 
 def issued_text(module, agent, known):

@@ -187,7 +187,7 @@ failure:
   sample: {kind: rate_limited, status: 429, retry_after: 840}
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _peer
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _options, _peer
 
 
 def work(module):

@@ -505,14 +505,14 @@ def table(found: dict) -> None:
 def judged(found: dict) -> bool:
     """Whether every figure that was measured is within its bar; says so of each."""
     fine = True
-    for name, bar in BARS.items():
+    for name, limit in BARS.items():
         part, figure = name.split(".")
         if part not in found:
             continue
         for key in [figure, *[key for key in found[part] if re.fullmatch(figure + r"_\d+", key)]]:
-            value, kept = found[part][key], found[part][key] <= bar
+            value, kept = found[part][key], found[part][key] <= limit
             fine = fine and kept
-            print("%-52s %8g  %s" % ("%s.%s (bar %g)" % (part, key, bar), value, "ok" if kept else "MISSED"))
+            print("%-52s %8g  %s" % ("%s.%s (bar %g)" % (part, key, limit), value, "ok" if kept else "MISSED"))
     return fine
 
 

@@ -19,7 +19,7 @@ def test_sync_tells_and_repairs_drift_without_a_secret(room):
     assert {name for name in room.hosts if repaired.changed(name)} == {host} and "MTU = 1420" in room.on(host, look)
     again = room.run("sync", **room.NO_SECRET).ok()
     assert not any(again.changed(name) for name in room.hosts)
-    assert not [entry for entry in room.log(since=mark, event="login")]
+    assert not room.log(since=mark, event="login")
 
 
 def test_a_steady_sync_is_one_task_of_each_host(room):

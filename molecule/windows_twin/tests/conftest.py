@@ -39,9 +39,9 @@ class Twins(Scenario):
         with self.twin(host).change() as state:
             state.update(values)
 
-    def file(self, host, name):
+    def file(self, host, path):
         """A file of the agent's folder."""
-        return pathlib.Path(self.twin(host).path(FOLDER + name))
+        return pathlib.Path(self.twin(host).path(FOLDER + path))
 
     def config(self, host):
         """The config that the tunnel's service runs, None where there is none."""

@@ -236,7 +236,7 @@ def test_a_config_that_is_missing_or_a_name_that_is_none(machine, module, tunnel
 def test_absent_passes_by_a_tunnel_of_somebody_else(machine):
     """A host that was never enrolled and has a wg0 of its own."""
     agent = machine.agent()
-    agent.running = lambda: _tunnel.Running()
+    agent.running = _tunnel.Running
     answer = agent.verify({"state": "absent"})
     assert answer["in_sync"] and answer["drift"] == []
 

@@ -31,6 +31,11 @@ class Refused(Exception):
     """launchctl's exit status and words."""
 
 
+def exactly(value, kind):
+    """Whether a value is of this kind; a bool is no int here, as in a plist."""
+    return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+
+
 class Job:
     """A loaded job."""
 
@@ -41,9 +46,9 @@ class Job:
         words = plist.get("ProgramArguments")
         if info.st_uid != os.geteuid() or info.st_mode & 0o022 or not path.is_file():
             raise ValueError("bad ownership or permissions")
-        if any(key not in KEYS or type(value) is not KEYS[key] for key, value in plist.items()) or not plist.get("Label"):
+        if any(key not in KEYS or not exactly(value, KEYS[key]) for key, value in plist.items()) or not plist.get("Label"):
             raise ValueError("a key is unknown here or of another type")
-        if not words or not all(type(word) is str for word in words) or not os.path.isabs(words[0]) or plist.get("StartInterval", 1) < 1:
+        if not words or not all(isinstance(word, str) for word in words) or not os.path.isabs(words[0]) or plist.get("StartInterval", 1) < 1:
             raise ValueError("no program")
         self.path, self.label, self.process, self.runs, self.status = path, plist["Label"], None, 0, None
         self.spawned, self.due, self.going = -THROTTLE, None, None

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """The stand-in of ansible.windows.win_copy, as its real action plugin calls it: which files differ, then each of them."""
 from __future__ import annotations
 

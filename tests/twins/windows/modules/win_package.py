@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """The stand-in of ansible.windows.win_package: installing the MSI puts WireGuard's programs into the tree."""
 from __future__ import annotations
 

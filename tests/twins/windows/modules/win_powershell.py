@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """The stand-in of ansible.windows.win_powershell, for the one script there is: the agent's own."""
 from __future__ import annotations
 

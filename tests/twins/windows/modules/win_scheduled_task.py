@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """The stand-in of community.windows.win_scheduled_task: tasks are kept, nothing starts them."""
 from __future__ import annotations
 

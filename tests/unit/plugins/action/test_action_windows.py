@@ -58,7 +58,8 @@ def test_without_an_answer_the_collection_s_agent_is_sent(answer):
     assert result["asked"] == "module" and not result["in_sync"]
 
 
-@pytest.mark.parametrize("sent", [{"failed": True, "error": [{"exception": {"message": "Access is denied."}}]}, {"failed": True, "msg": "x"}, {"changed": True}])
+@pytest.mark.parametrize("sent", [
+    {"failed": True, "error": [{"exception": {"message": "Access is denied."}}]}, {"failed": True, "msg": "x"}, {"changed": True}])
 def test_no_answer_at_all_is_a_failure_and_not_a_host_without_enrollment(sent):
     _asked, result = ask(Windows(None), sent=sent)
     assert result["failed"] and "could not be asked" in result["msg"] and "enrolled" not in result

@@ -43,7 +43,8 @@ ROLLED_BACK = {"ok": False, "reason": "no answer from the WireGuard peer"}
 CASES = {
     "enrolled": ({}, "enrolled", []),
     "a change that was taken back, and is not wanted any more": ({"verdict": ROLLED_BACK}, "enrolled", []),
-    "never enrolled": ({"in_sync": False, "enrolled": False, "drift": [NOT_ENROLLED, "the agent is missing"], "handshake_age": None}, "pending", [NOT_ENROLLED]),
+    "never enrolled": (
+        {"in_sync": False, "enrolled": False, "drift": [NOT_ENROLLED, "the agent is missing"], "handshake_age": None}, "pending", [NOT_ENROLLED]),
     "first enrollment taken back": ({"in_sync": False, "enrolled": False, "drift": [NOT_ENROLLED], "verdict": ROLLED_BACK}, "rolled_back",
                                     [ROLLED_BACK["reason"], NOT_ENROLLED]),
     "change under way": ({"in_sync": False, "drift": ["a change of the tunnel is under way"], "pending": True}, "pending",
@@ -141,7 +142,8 @@ def test_duration(seconds, text):
     assert report.duration(seconds) == text
 
 
-@pytest.mark.parametrize("count, text", [(0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1048576, "1.0 MiB"), (5 * 2 ** 40, "5.0 TiB"), (2 ** 52, "4096.0 TiB")])
+@pytest.mark.parametrize("count, text", [
+    (0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1048576, "1.0 MiB"), (5 * 2 ** 40, "5.0 TiB"), (2 ** 52, "4096.0 TiB")])
 def test_size(count, text):
     assert report.size(count) == text
 
@@ -150,7 +152,8 @@ def test_table():
     found = made([peer(), peer(9)], web=seen(), **{"long-name": {"unreachable": True, "msg": "no " * 100}}, new=seen(
         in_sync=False, enrolled=False, peer_id=None, drift=[NOT_ENROLLED], handshake_age=None, rx_bytes=0), cut=seen(in_sync=False, drift=["x", "y", "z"]))
     lines = report.gatecontrol_table(found, 100)
-    assert [line.split()[:2] for line in lines[:5]] == [["host", "state"], ["web", "enrolled"], ["new", "pending"], ["cut", "drifted"], ["long-name", "unreachable"]]
+    assert [line.split()[:2] for line in lines[:5]] == [
+        ["host", "state"], ["web", "enrolled"], ["new", "pending"], ["cut", "drifted"], ["long-name", "unreachable"]]
     assert re.split("  +", lines[1]) == ["web", "enrolled", "web (5)", "connected", "20 s", "2.0 KiB", "300 B"]
     assert lines[3].endswith("x (and 2 more)")
     assert lines[4].endswith("…") and {len(line) > 100 for line in lines} == {False}
