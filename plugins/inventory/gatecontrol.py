@@ -75,11 +75,9 @@ from ansible.constants import LOCALHOST
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _options
 
 RESERVED = ("all", "ungrouped", *LOCALHOST)  # as hosts they would catch what a play delegates to the controller, or mean a group
-REACH = ("url", "ca_path", "validate_certs", "client_cert", "client_key", "proxy", "no_proxy", "timeout", "max_wait", "allow_http", "auth_header")
-
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     """Hosts from the peers of a GateControl server."""
@@ -98,7 +96,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         peers = self._cache.get(key) if use else None
         if peers is None:
             try:
-                options = {name: self.get_option(name) for name in REACH}
+                options = {name: self.get_option(name) for name in _options.REACH}
                 peers = [_fleet.slim(peer) for peer in _api.Api(dict(options, token=self.get_option("peers_token"))).peers()]
             except _api.ApiError as err:
                 raise AnsibleParserError(str(err)) from err

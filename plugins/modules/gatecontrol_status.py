@@ -97,8 +97,8 @@ def work(module):
                                 "to its peer", "settings")
     before = (agent.store.load("state") or {}).get("reported")
     if module.check_mode:
-        status = agent.show()["status"]
-        return dict({key: agent.show()[key] for key in SHOWN}, changed=before not in (None, status), reported=False)
+        shown = agent.show()
+        return dict({key: shown[key] for key in SHOWN}, changed=before not in (None, shown["status"]), reported=False)
     shown = agent.beat(check=False)
     if (shown["not_before"] or 0) > agent.now() and not shown["error"]:
         raise _api.ApiError("the heartbeat was not sent, since the token's rate limit is used up; come back in %d s"
