@@ -79,6 +79,7 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _a
 
 RESERVED = ("all", "ungrouped", *LOCALHOST)  # as hosts they would catch what a play delegates to the controller, or mean a group
 
+
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     """Hosts from the peers of a GateControl server."""
 
