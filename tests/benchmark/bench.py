@@ -218,6 +218,8 @@ class Room:
             gatecontrol_url=self.server.url, gatecontrol_ca_path=CA, gatecontrol_heartbeat_interval=DAY, gatecontrol_sync_interval=DAY)
         if self.login:
             shutil.copy(source / "tls" / "ca.pem", self.folder / "ca.pem")
+            # The modules that run here would have nobody's home, which does not exist.
+            self.controller.environment["ANSIBLE_REMOTE_TMP"] = str(self.folder / "home" / "tmp")
             user, _colon, password = ADMIN.partition(":")
             self.inventory["vars"].update(
                 gatecontrol_admin_user=user, gatecontrol_admin_password=password, gatecontrol_controller_ca_path=str(self.folder / "ca.pem"))
