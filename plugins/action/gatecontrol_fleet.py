@@ -28,6 +28,9 @@ class ActionModule(ActionBase):
             end = time.strftime("%H:%M:%S", time.localtime(time.time() + failure["seconds"]))
             Display().warning("The server's rate limit leaves %s of the %s requests that this batch needs, so it goes on until about %s (%d minutes)."
                               % (failure.get("left", 0), failure.get("needed", "few"), end, failure["seconds"] // 60 + 1))
-            answer = self._execute_module(MODULE, arguments, task_vars=task_vars)
+            session = answer.get("session")
+            answer = self._execute_module(MODULE, dict(arguments, session=session) if session else arguments, task_vars=task_vars)
+            if session:
+                answer.setdefault("session", session)
         result.update(answer)
         return result

@@ -87,7 +87,7 @@ class Fleet:
         peers, tokens = self._lists(check_mode=False)
         going = len({peer["id"] for host in hosts for peer in _of(host, peers)})
         allowed = len(peers) if max_percent is None else max(1, len(peers) * max_percent // 100)
-        if going and max_percent is not None and going + others > allowed:
+        if (going or others) and max_percent is not None and going + others > allowed:
             raise _peer.PeerError(
                 "this run would delete %d of the server's %d peers, and gatecontrol_retire_max_percent=%d allows %d, so nothing was deleted; name "
                 "fewer hosts (--limit), or raise it" % (going + others, len(peers), max_percent, allowed), "share", deleting=going + others,

@@ -156,7 +156,7 @@ hosts:
   sample: {web01: {peer: {id: 5, name: web01}, created: true}}
 session:
   description: The administrator's session, for later runs. A secret; keep it in memory only.
-  returned: after a login, so not where O(session) was given and still good
+  returned: after a login, of a run that failed too; not where O(session) was given and still good
   type: dict
 requests:
   description: Requests that were sent, the login aside.
@@ -165,7 +165,7 @@ requests:
   sample: 83
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _options, _session
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _options, _peer, _session
 
 
 def work(module):
@@ -177,14 +177,19 @@ def work(module):
         raise _api.ApiError("no secret was given for the server; set admin_user and admin_password, or peers_token", "options")
     fleet = _fleet.Fleet(api or _api.Api(dict(options, token=peers_token)), user, params["adopt"], params["pace"])
     hosts = params["hosts"] + [{"host": name, "name": name} for name in params["names"]]
-    hosts = {
+    act = {
         "present": lambda: fleet.present(hosts, module.check_mode),
         "absent": lambda: fleet.absent(hosts, params["max_percent"], params["others"], module.check_mode),
         "expired": lambda: fleet.expired(module.check_mode),
         "rotated": lambda: fleet.rotated(hosts, params["keys"], module.check_mode),
-        "confirmed": lambda: fleet.confirmed(hosts, module.check_mode)}[state]()
+        "confirmed": lambda: fleet.confirmed(hosts, module.check_mode)}[state]
     session = api.transport.fresh if user else None
-    _options.keep_secret(*[host.get(key) for host in hosts.values() for key in ("token", "config")], *(session or {}).values())
+    _options.keep_secret(*(session or {}).values())
+    try:
+        hosts = act()
+    except (_api.ApiError, _peer.PeerError) as err:
+        module.fail_json(msg=str(err), failure=err.failure, **({"session": session} if session else {}))
+    _options.keep_secret(*[host.get(key) for host in hosts.values() for key in ("token", "config")])
     done = {name: "gone" if host.get("deleted") else "made" if host.get("created") else "changed" for name, host in hosts.items() if host.get("changed")}
     result = {"changed": bool(done), "hosts": hosts, "requests": fleet.api.requests, "diff": {"before": {}, "after": done}}
     return dict(result, session=session) if session else result

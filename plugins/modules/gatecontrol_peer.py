@@ -193,7 +193,7 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _a
 def work(module):
     params = module.params
     peers_token = _options.secret(params, "peers_token")
-    if peers_token and params["issued_config"] is None:
+    if peers_token and params["issued_config"] is None and params["files"] is None:
         return on_server(module, peers_token)
     given = [key for key in _options.PEER_FIELDS if params[key] is not None]
     given += ["state=" + params["state"]] * (params["state"] != "present") + ["return_config"] * params["return_config"]

@@ -445,7 +445,7 @@ def ephemeral(room: Room, options: argparse.Namespace) -> dict:
     for _round in range(options.rounds):
         room.server.ask("reset")
         begun = time.time()
-        done = room.play(BOOK, [name], "-e", "gatecontrol_ephemeral_tasks=%s" % (room.folder / "job.yml"))
+        done = room.play(BOOK, [name], "-e", "gatecontrol_hosts=all", "-e", "gatecontrol_ephemeral_tasks=%s" % (room.folder / "job.yml"))
         started.append(float(room.on(name, "cat", "/tmp/began")) - begun)
         ended.append(done["seconds"])
         if room.server.ask("peer", action="list"):

@@ -515,3 +515,12 @@ def test_a_token_that_is_gone_from_the_host_is_told(gate, host):
     host.store.drop("token")
     said = host.fails("peer", "no_secret", url=gate.url, name=name)
     assert "etc/gatecontrol/token" in said and "gatecontrol_token" in said
+
+
+@BINDS
+def test_a_peers_token_in_the_environment_does_not_reach_a_host_whose_files_were_handed_over(gate, host, monkeypatch):
+    """It is the inventory plugin's; the host registers with its own token all the same."""
+    monkeypatch.setenv("GATECONTROL_PEERS_TOKEN", gate.peers_token)
+    name = gate.name()
+    result = host.ok("peer", url=gate.url, token=gate.token(), name=name, files={}, machine_fingerprint="a" * 64, client_platform="windows")
+    assert result["files"] and result["created"] and "POST register 201" in gate.calls()

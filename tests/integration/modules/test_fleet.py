@@ -400,3 +400,21 @@ def test_a_peer_that_expired_and_gets_more_time_is_enabled_again(fleet):
     assert not gate.peers(name)[0]["enabled"], "nobody said until when"
     run([{"host": name, "name": name, "expires_at": "2031-01-01T00:00:00Z"}], **ADMIN)
     assert gate.peers(name)[0]["enabled"]
+
+
+def test_a_batch_that_is_refused_keeps_its_login(fleet):
+    gate, run = fleet("1.118.2")
+    [name] = [gate.name("fleet")]
+    run([name], **ADMIN)
+    result = run.machine.module("fleet", url=gate.url, state="absent", names=[name], max_percent=1, others=99, **ADMIN)
+    assert result["failure"]["kind"] == "share" and result["session"]["cookie"]
+    gate.seen()
+    run([gate.name("fleet")], session=result["session"], **ADMIN)
+    assert not any("login" in call for call in gate.calls())
+
+
+def test_what_others_delete_counts_for_the_share(fleet):
+    gate, run = fleet("1.118.2")
+    run([gate.name("fleet") for _number in range(4)], **ADMIN)
+    said = run.machine.fails("fleet", "share", url=gate.url, state="absent", names=[], max_percent=50, others=400, **ADMIN)
+    assert "400 of the server's" in said

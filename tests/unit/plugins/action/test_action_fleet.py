@@ -53,3 +53,9 @@ def test_logins_that_are_used_up_are_not_waited_for(said):
     logins = {"failed": True, "msg": "5 logins in 15 minutes are allowed", "failure": {"kind": "rate_limited", "status": 429, "retry_after": 800}}
     sent, result = run(logins, pace=True)
     assert len(sent) == 1 and result == logins and said == []
+
+
+def test_the_login_of_the_first_run_serves_the_second(said):
+    session = {"cookie": "c", "csrf": "f"}
+    sent, result = run(dict(SPENT, session=session), DONE, pace=True)
+    assert sent[1][1]["session"] == session and result == dict(DONE, session=session)
