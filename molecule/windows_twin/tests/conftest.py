@@ -1,4 +1,4 @@
-"""The scenario as molecule has left it after converge: a Debian host and three stand-ins of Windows, enrolled."""
+"""The scenario as molecule has left it after converge: a Debian host, a stand-in of a Mac and three of Windows, enrolled."""
 from __future__ import annotations
 
 import json
@@ -28,7 +28,7 @@ class Twins(Scenario):
 
     def __init__(self):
         super().__init__("windows_twin")
-        self.linux, self.collections = self.hosts[0], "%s/twins/windows:%s" % (CHECKOUT / "build", CHECKOUT / "build")
+        self.linux, self.mac, self.collections = *self.hosts, "%s/twins/windows:%s" % (CHECKOUT / "build", CHECKOUT / "build")
 
     def twin(self, host):
         """The machine that stands in for a host."""

@@ -1,4 +1,4 @@
-"""Enrolled by the same play as a Linux host: what lies there, what a steady run costs, what is shown."""
+"""Enrolled by the same play as a Linux host and a Mac: what lies there, what a steady run costs, what is shown."""
 from __future__ import annotations
 
 import hashlib
@@ -11,7 +11,7 @@ from conftest import CHECKOUT, FOLDER, WINDOWS
 
 def test_all_are_enrolled_as_themselves(room):
     peers = room.peers()
-    assert set(peers) == {room.linux, *WINDOWS}
+    assert set(peers) == {room.linux, room.mac, *WINDOWS}
     for host in WINDOWS:
         twin, record = room.twin(host), json.loads(room.file(host, "enrollment.json").read_text())
         assert record["peer_id"] == peers[host]["id"] and record["reporting"] == "full"
@@ -20,6 +20,9 @@ def test_all_are_enrolled_as_themselves(room):
         assert twin.state["services"]["WireGuardTunnel$wg0"]["start"] == "automatic" and twin.state["packages"] == ["WireGuard"]
         assert twin.state["readers"] == {FOLDER.rstrip("\\"): ["SYSTEM", "Administrators"]}
         assert not room.file(host, "intent.json").exists() and not room.file(host, "candidate.conf").exists()
+    for host in (room.linux, room.mac):
+        assert room.shown(host)["status"] == "connected" and room.shown(host)["peer_id"] == peers[host]["id"]
+    assert room.on(room.mac, "launchctl print system/com.callmetechie.gatecontrol-beat")
 
 
 def test_the_server_binds_each_token_to_its_own_host(room):
@@ -45,6 +48,8 @@ def test_the_scheduled_tasks(room):
 def test_a_steady_run_is_one_task_and_one_request(room):
     before, mark = {host: room.look(host) for host in WINDOWS}, room.mark_log()
     run = room.play().ok()
+    for host in (room.linux, room.mac):
+        assert run.changed(host) == [] and run.seen(host)["in_sync"], run.text
     for host in WINDOWS:
         assert run.changed(host) == [] and run.seen(host)["in_sync"], run.text
         assert run.seen(host)["asked"] == "agent" and "stand-in" in run.seen(host)["stand_in"]

@@ -38,7 +38,7 @@ def test_each_step_may_fail(room):
         assert "Run the heartbeat" in healed.changed(host), host
         assert json.loads(room.agent(host, "show"))["enrolled"]
     peers = room.peers()
-    assert set(peers) == {room.linux, *WINDOWS, *SPARE} and all(peers[name]["id"] == peer["id"] for name, peer in made.items())
+    assert set(peers) == {room.linux, room.mac, *WINDOWS, *SPARE} and all(peers[name]["id"] == peer["id"] for name, peer in made.items())
     again = room.play(playbook="spare.yml").ok()
     assert not any(again.changed(host) for host in SPARE)
 
@@ -62,18 +62,18 @@ def test_a_peer_that_was_there_before_is_not_taken(room):
     assert not room.file("spare2", "enrollment.json").exists() and not room.file("spare2", "intent.json").exists()
 
 
-def test_one_login_serves_both_systems(room):
+def test_one_login_serves_all_three_systems(room):
     room.play(gatecontrol_state="absent", gatecontrol_peers_token=room.token("controller", "peers")).ok()
-    assert not {room.linux, *WINDOWS} & set(room.peers())
+    assert not {room.linux, room.mac, *WINDOWS} & set(room.peers())
     given = {"gatecontrol_admin_user": "admin", "gatecontrol_admin_password": "LoopbackTest123!", "gatecontrol_token": ""}
     mark = room.mark_log()
     room.play(**given).ok()
     assert len([entry for entry in room.log(since=mark) if entry.get("path") == "/login" and entry.get("method") == "POST"]) <= 1
     for host in WINDOWS:
-        assert json.loads(room.agent(host, "beat"))["error"] is None, "its token was revoked by the other system's turn"
+        assert json.loads(room.agent(host, "beat"))["error"] is None, "its token was revoked by another system's turn"
     assert room.shown(room.linux)["error"] is None
     again = room.play(gatecontrol_token="").ok()
-    assert not any(again.changed(host) for host in (room.linux, *WINDOWS))
+    assert not any(again.changed(host) for host in (room.linux, room.mac, *WINDOWS))
 
 
 def test_absent_leaves_packages_and_names_the_peer(room):
