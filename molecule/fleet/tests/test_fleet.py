@@ -153,7 +153,7 @@ def test_a_cloned_image_is_caught(room, eras, era):
     if era == "1.5.2":  # before tokens could be bound
         given.update(room.NO_SECRET, gatecontrol_peers_token=server.token("peers", name="controller"))
     try:
-        for serial in ("100%", 1):
+        for serial in ("100%", 1) if era == "fixed" else (1,):
             run = room.play(limit=[first, second], fleet_serial=serial, **given)
             assert run.status != 0 and second not in room.peers(server.url)
             assert "same machine id" in run.error(second), run.error(second)
