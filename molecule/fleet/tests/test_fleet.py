@@ -73,6 +73,21 @@ def test_killed_at_five_random_moments_and_run_again(room):
         room.settled()
 
 
+def test_a_clones_agent_falls_silent_by_itself(room):
+    first, second = room.hosts[:2]
+    files = "/etc/gatecontrol/enrollment.json /etc/gatecontrol/token"
+    archive = room.on(first, "tar -cP %s | base64 -w0" % files)
+    room.on(second, "mkdir -p /root/own && cp -a /etc/gatecontrol/. /root/own/ && echo %s | base64 -d | tar -xP" % archive.strip())
+    try:
+        mark = room.mark_log()
+        said = room.on(second, "gatecontrol-agent beat; true")
+        assert "clone" in said and "f1" in said
+        assert room.asked_by(second, since=mark) == []
+    finally:
+        room.on(second, "cp -a /root/own/. /etc/gatecontrol/ && rm -r /root/own && gatecontrol-agent beat")
+    room.settled()
+
+
 # --- a peers token
 
 
@@ -162,18 +177,3 @@ def test_a_cloned_image_is_caught(room, eras, era):
     room.play(gatecontrol_state="absent", **given).ok()
     for name in room.peers(server.url):
         server.ask("peer", action="delete", peer=name)
-
-
-def test_a_clones_agent_falls_silent_by_itself(room):
-    first, second = room.hosts[:2]
-    files = "/etc/gatecontrol/enrollment.json /etc/gatecontrol/token"
-    archive = room.on(first, "tar -cP %s | base64 -w0" % files)
-    room.on(second, "mkdir -p /root/own && cp -a /etc/gatecontrol/. /root/own/ && echo %s | base64 -d | tar -xP" % archive.strip())
-    try:
-        mark = room.mark_log()
-        said = room.on(second, "gatecontrol-agent beat; true")
-        assert "clone" in said and "f1" in said
-        assert room.asked_by(second, since=mark) == []
-    finally:
-        room.on(second, "cp -a /root/own/. /etc/gatecontrol/ && rm -r /root/own && gatecontrol-agent beat")
-    room.settled()

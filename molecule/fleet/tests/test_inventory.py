@@ -22,6 +22,8 @@ def test_hosts_are_online_and_reached_through_the_tunnel(room, tmp_path):
         """From the server's namespace, which the tunnel reaches."""
         return subprocess.run(["ip", "netns", "exec", room.netns, str(CHECKOUT / ".venv/bin" / program), "-i", str(source), *words], env=environment,
                               check=True, capture_output=True, text=True).stdout
+    # A peer that an earlier test disabled and enabled is online again with its next handshake, which traffic brings about.
+    assert [room.echo(host, 256) for host in room.hosts] == [256] * len(room.hosts)
     listed = json.loads(ansible("ansible-inventory", "--list"), object_hook=lambda found: found.get("__ansible_unsafe", found))
     for group in ("enabled", "online", "fresh"):
         assert set(listed[group]["hosts"]) >= set(room.hosts), group
