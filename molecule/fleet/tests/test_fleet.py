@@ -46,6 +46,8 @@ def test_retired_with_the_administrators_login_nothing_stays(room):
 
 
 def test_three_batches_take_one_login(room):
+    absent(room)
+    room.ask("reset")
     mark = room.mark_log()
     run = room.play(fleet_serial=3).ok()
     assert logins(room, mark) == 1 and "LoopbackTest123!" not in run.text
