@@ -12,7 +12,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _options, _tunnel, _windows
 
 MODULE = "callmetechie.gatecontrol.gatecontrol_tunnel"
-TIMEOUT = 3  # seconds for one attempt to connect
+TIMEOUT, QUICK = 3, 3  # seconds for each of the first so many attempts to connect; a host that is slow to answer has the connection's own time from then on
 KEEPALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # so that a connection to a host that died ends by itself
 
 
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
 
     def _confirm(self, change, end, interface, result):
         """Come back over new connections until the unit has given its verdict."""
-        word, verdict, trouble = change, None, None
+        word, verdict, trouble, lost = change, None, None, 0
         kept = {name: self._connection.get_option(name) for name in ("timeout", "ssh_extra_args") if self._connection.has_option(name)}
         try:
             for name, value in kept.items():
@@ -63,7 +63,9 @@ class ActionModule(ActionBase):
                     word = answer.get("confirm", word)
                     verdict = answer if "ok" in answer else None
                 except AnsibleError as err:
-                    trouble = err
+                    trouble, lost = err, lost + 1
+                    if lost == QUICK and "timeout" in kept:
+                        self._connection.set_option("timeout", max(TIMEOUT, kept["timeout"]))
                     time.sleep(0.5)
         finally:
             for name, value in kept.items():

@@ -120,6 +120,7 @@ def test_a_host_that_never_comes_back(script, clock):
     _asked, result = change(connection, confirm_timeout=20)
     assert result["failed"] and result["rolled_back"] is None and result["failure"]["kind"] == "unreachable" and "No route to host" in result["msg"]
     assert 80 <= clock[0] < 82 and "\n" not in result["msg"] and connection.options == OPTIONS
+    assert [options["timeout"] for options in connection.seen[:5]] == [3, 3, 3, 10, 10], "a slow host is given its own time in the end"
 
 
 @pytest.mark.parametrize("answer", ["echo 'Traceback (most recent call last):'; exit 1", "true", line(None), "echo '%s{\"ok\": tru'" % _agent.MARKER,
