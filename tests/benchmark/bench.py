@@ -218,6 +218,7 @@ class Room:
             gatecontrol_url=self.server.url, gatecontrol_ca_path=CA, gatecontrol_heartbeat_interval=DAY, gatecontrol_sync_interval=DAY)
         if self.login:
             shutil.copy(source / "tls" / "ca.pem", self.folder / "ca.pem")
+            self.controller.owns(self.folder / "ca.pem")
             # The modules that run here would have nobody's home, which does not exist.
             self.controller.environment["ANSIBLE_REMOTE_TMP"] = str(self.folder / "home" / "tmp")
             user, _colon, password = ADMIN.partition(":")
@@ -441,7 +442,8 @@ def ephemeral(room: Room, options: argparse.Namespace) -> dict:
     """From nothing but packages to a handshake and the job's first task, and until all is gone again; one host at a time."""
     name, started, ended = room.names[0], [], []
     (room.folder / "job.yml").write_text(
-        "- name: Say when\n  ansible.builtin.shell: wg show wg0 latest-handshakes | grep -qv '0$' && date +%s.%N >/tmp/began\n", "utf-8")
+        "- name: Say when\n  ansible.builtin.shell: wg show wg0 latest-handshakes | awk '$2 == 0 {exit 1}' && date +%s.%N >/tmp/began\n"
+        "  become: true\n", "utf-8")
     for _round in range(options.rounds):
         room.server.ask("reset")
         begun = time.time()
