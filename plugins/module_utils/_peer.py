@@ -43,7 +43,7 @@ class HostPeer:
         self.store, self.api, self.url, self.token, self.interface = store, api, url, token, interface
         self.peer_id, self.issued, self.adopt, self.move, self.server = peer_id, issued, adopt, move, server
         self.name = name or platform.node()
-        self.system = system or "%s %s" % (platform.system().lower(), platform.release())
+        self.system = system or "%s %s" % (_agent.client_platform(), platform.release())
         self.record = store.load("enrollment") or {}
         self.fingerprint = fingerprint or _agent.machine_fingerprint(store.root, run)
         self.token_digest = _enrollment.digest(token) if token else None
@@ -190,11 +190,10 @@ class HostPeer:
 
     def _check_interface(self):
         """Raise PeerError where a tunnel of this name is there already, whose key may be kept nowhere else."""
-        link = os.path.join(self.store.root, "sys/class/net", self.interface)
-        for place in (_tunnel.config_path(self.store, self.interface), link):
-            if os.path.lexists(place):
-                raise PeerError("this host has a tunnel %s already that is not of an enrollment (%s), and nothing was changed; set gatecontrol_interface "
-                                "to another name, or gatecontrol_adopt=true to have it replaced" % (self.interface, place), "other_interface")
+        path = _tunnel.config_path(self.store, self.interface)
+        if os.path.lexists(path) or _tunnel.present(self.store.root, self.interface):
+            raise PeerError("this host has a tunnel %s already that is not of an enrollment (%s), and nothing was changed; set gatecontrol_interface "
+                            "to another name, or gatecontrol_adopt=true to have it replaced" % (self.interface, path), "other_interface")
 
     def _write(self, record):
         if self.token:
