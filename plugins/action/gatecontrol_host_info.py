@@ -11,7 +11,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar, trust_as_template
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _options, _windows
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _verify  # the rest is loaded where it is needed
 
 PATIENCE = 60  # seconds for an answer; a server that does not answer is given up after 15
 
@@ -29,22 +29,17 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
-        _checked, params = self.validate_argument_spec(argument_spec=_options.HOST_INFO)
+        _checked, params = self.validate_argument_spec(argument_spec=_verify.HOST_INFO)
         if params["token"]:
             params["token_digest"] = _enrollment.digest(params["token"].strip())
-        try:
-            wanted = _agent.wanted(params, _install.sources())
-        except _api.ApiError as err:
-            return dict(result, failed=True, msg=str(err), failure=err.failure)
-        windows = _windows.is_windows(self, task_vars)
+        wanted, windows = _verify.wanted(params), _verify.is_windows(self, task_vars)
         if windows:
-            answer = dict(_windows.ask(self, "verify", _windows.wanted(wanted), task_vars), changed=False)
+            answer = self._ask_windows(wanted, task_vars)
         else:
             answer = self._ask_agent(wanted) or self._execute_module(
                 "callmetechie.gatecontrol.gatecontrol_host_info", {"wanted": wanted}, task_vars=task_vars)
         if params["peers_token"] and answer.get("in_sync") and answer.get("reporting") == "none" and params["check"]:
-            self._ask_server(params, dict(params["settings"] or {}, **(params["controller"] or {})), answer,
-                             _windows.command("checked") if windows else "/%s checked" % _agent.LAUNCHER)
+            self._ask_server(params, dict(params["settings"] or {}, **(params["controller"] or {})), answer, windows)
         result.update(answer)
         return result
 
@@ -52,12 +47,22 @@ class ActionModule(ActionBase):
         """What the agent of this release answers, None where there is no such agent."""
         words = base64.b64encode(json.dumps(wanted).encode("utf-8")).decode("ascii")
         # timeout(1), where there is one, ends an agent that hangs.
-        done = self._low_level_execute_command("$(command -v timeout >/dev/null && echo timeout %d) /%s verify %s" % (PATIENCE, _agent.LAUNCHER, words))
-        answer = _agent.marked(done.get("stdout") or "")
-        return dict(answer, changed=False, asked="agent") if answer and answer.get("version") == _api.VERSION else None
+        done = self._low_level_execute_command("$(command -v timeout >/dev/null && echo timeout %d) /%s verify %s" % (PATIENCE, _verify.LAUNCHER, words))
+        answer = _verify.marked(done.get("stdout") or "")
+        return dict(answer, changed=False, asked="agent") if answer and answer.get("version") == _verify.VERSION else None
 
-    def _ask_server(self, params, options, answer, note):
-        """The config check of a host without a token of its own, from here and at most every sync_interval. note: the command that notes the time there."""
+    def _ask_windows(self, wanted, task_vars):
+        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _windows
+
+        try:
+            return dict(_windows.ask(self, "verify", _windows.wanted(wanted), task_vars), changed=False)
+        except _api.ApiError as err:
+            return {"failed": True, "msg": str(err), "failure": err.failure}
+
+    def _ask_server(self, params, options, answer, windows):
+        """The config check of a host without a token of its own, from here and at most every sync_interval."""
+        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _options, _windows
+
         if answer["now"] - (answer.get("last_check") or 0) < options.get("sync_interval", 300):
             return
         try:
@@ -67,7 +72,7 @@ class ActionModule(ActionBase):
             if updated:
                 answer["drift"].append("the server has a new config")
             elif not self._task.check_mode:
-                self._low_level_execute_command(note)
+                self._low_level_execute_command(_windows.command("checked") if windows else "/%s checked" % _verify.LAUNCHER)  # notes the time there
         except _api.ApiError as err:
             answer["server"] = {"asked": True, "error": dict(err.failure, text=str(err))}
             answer["drift"].append("the server: %s" % err)

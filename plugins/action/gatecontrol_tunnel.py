@@ -9,7 +9,7 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _options, _tunnel, _windows
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options, _tunnel, _verify, _windows
 
 MODULE = "callmetechie.gatecontrol.gatecontrol_tunnel"
 TIMEOUT, QUICK = 3, 3  # seconds for each of the first so many attempts to connect; a host that is slow to answer has the connection's own time from then on
@@ -25,8 +25,8 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _checked, params = self.validate_argument_spec(argument_spec=_options.TUNNEL)
-        started, self._agent = time.monotonic(), "/" + _agent.LAUNCHER
-        if _windows.is_windows(self, task_vars):
+        started, self._agent = time.monotonic(), "/" + _verify.LAUNCHER
+        if _verify.is_windows(self, task_vars):
             self._agent = _windows.command()
             result.update(_windows.ask(self, "change", {"state": params["state"], "interface": params["interface"], "timeout": params["confirm_timeout"]},
                                        task_vars))
@@ -82,6 +82,6 @@ class ActionModule(ActionBase):
         """The word to confirm with, the unit's verdict, or None where there is neither yet. Raises AnsibleError where the agent did not answer."""
         done = self._low_level_execute_command("%s confirm %s" % (self._agent, word))
         output = done.get("stdout") or ""
-        if _agent.MARKER not in output:
+        if _verify.MARKER not in output:
             raise AnsibleError(((done.get("stderr") or output).strip() or "no answer").splitlines()[-1])
-        return _agent.marked(output)
+        return _verify.marked(output)

@@ -17,16 +17,11 @@ import re
 import shutil
 import time
 
-from . import _api, _enrollment, _services, _tunnel, _wgconf
+from . import _api, _enrollment, _services, _tunnel, _verify, _wgconf
 
-LIBRARY = "usr/local/lib/gatecontrol"  # holds the package "gatecontrol"
-LIBRARY_FILE = "/" + LIBRARY + "/gatecontrol/%s.py"
-LAUNCHER = "usr/local/sbin/gatecontrol-agent"
-MODULES = ("_agent", "_api", "_enrollment", "_services", "_tunnel", "_wgconf")  # what the agent is made of
 TIMER = "gatecontrol-beat.timer"
 APPLY = "gatecontrol-apply.service"
 RECOVER = "gatecontrol-recover.service"
-MARKER = "gatecontrol-agent:"  # begins the one line of JSON that verify and confirm answer, whatever a banner prints before
 
 # Where a unit's programs lie, whatever the PATH of the caller. Homebrew's bash has to come before that of macOS, which is too old for wg-quick.
 PATH = "/opt/homebrew/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -87,45 +82,6 @@ def sound(value, shape):
     return isinstance(value, shape) and (shape is not NUMBER or 0 <= value < 1e11)
 
 
-def marked(text):
-    """The object that verify or confirm answered, None where there is none; what banners print is passed over."""
-    for line in text.splitlines():
-        if line.startswith(MARKER):
-            try:
-                value = json.loads(line[len(MARKER):])
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                return value
-    return None
-
-
-def settings_text(settings):
-    """The canonical text of the agent's settings: two settings are the same if these texts are."""
-    return json.dumps({key: value for key, value in settings.items() if value is not None}, indent=1, sort_keys=True) + "\n"
-
-
-def program_digest(path, text):
-    """SHA-256 of an installed file; the launcher's first line is left out, since it names the interpreter found on the host."""
-    return _enrollment.digest(text.split("\n", 1)[1] if path == "/" + LAUNCHER and text.startswith("#!") else text)
-
-
-def wanted(params, sources):
-    """What verify compares a host with, from the options of gatecontrol_host_info: digests, no secret.
-
-    sources: {name in MODULES: text}.
-    """
-    texts = dict({LIBRARY_FILE % name: text for name, text in sources.items()}, **(params.get("units") or {}))
-    if params.get("launcher"):
-        texts["/" + LAUNCHER] = params["launcher"]
-    settings = params.get("settings")
-    return {
-        "state": params.get("state") or "present", "url": params.get("url") and _api.normal_url(params["url"]), "interface": params.get("interface"),
-        "check": params.get("check", True), "token": params.get("token_digest"),
-        "settings": _enrollment.digest(settings_text(settings)) if settings else None,
-        "files": {path: program_digest(path, text) for path, text in texts.items()} if params.get("launcher") else {}}
-
-
 class Agent:
     """One run on one host.
 
@@ -165,7 +121,7 @@ class Agent:
             if max_wait is not None:
                 options["max_wait"] = max_wait
             self._api = _api.Api(options, {
-                "version": _api.VERSION if self.settings.get("send_version", True) else None,
+                "version": _verify.VERSION if self.settings.get("send_version", True) else None,
                 "platform": self.platform, "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
         return self._api
 
@@ -388,7 +344,7 @@ class Agent:
         state = self.memory() if state is None else state
         link = link or self.connection(self.running())
         shown = {key: self.enrollment.get(key) for key in ("peer_id", "peer_name", "url", "interface", "reporting", "hash")}
-        shown.update(link, enrolled=bool(self.enrollment.get("peer_id")), version=_api.VERSION)
+        shown.update(link, enrolled=bool(self.enrollment.get("peer_id")), version=_verify.VERSION)
         for key in ("peer_enabled", "last_beat", "last_try", "last_check", "not_before", "error", "refused", "requests"):
             shown[key] = state.get(key)
         shown["verdict"] = self.store.load("verdict")
@@ -398,8 +354,8 @@ class Agent:
     def verify(self, wanted):
         """Compare the host with what a play wants; one request to the server, nothing is changed.
 
-        wanted: {"state", "interface", "settings": SHA-256 of settings_text, "files": {path: SHA-256 as program_digest}, "token": SHA-256 or None,
-        "url", "check": bool}. Returns {"in_sync": bool, "drift": [text], "host": what a play needs to go on, "tunnel", "server"} and what show shows.
+        wanted: as _verify.wanted has it.
+        Returns {"in_sync": bool, "drift": [text], "host": what a play needs to go on, "tunnel", "server"} and what show shows.
         """
         drift, state = [], self.memory()
         running = self.running()
@@ -462,11 +418,11 @@ class Agent:
 
     def parts(self):
         """Paths of what the collection has on this host, the tunnel aside: files of the installation, folders."""
-        files, kind = set(self.store.load("installed") or {}) | {"/" + LAUNCHER}, _services.kind(self.store.root)
+        files, kind = set(self.store.load("installed") or {}) | {"/" + _verify.LAUNCHER}, _services.kind(self.store.root)
         for folder in kind.FOLDERS:
             place = os.path.join(self.store.root, folder.lstrip("/"))
             files |= {"%s/%s" % (folder, name) for name in (os.listdir(place) if os.path.isdir(place) else []) if kind.OURS.match(name)}
-        folders = ["/" + folder for folder in (LIBRARY, _enrollment.ETC, _enrollment.VAR)]
+        folders = ["/" + folder for folder in (_verify.LIBRARY, _enrollment.ETC, _enrollment.VAR)]
         return [path for path in sorted(files) + folders if os.path.lexists(os.path.join(self.store.root, path.lstrip("/")))]
 
     def _compare_enrollment(self, wanted, drift):
@@ -475,8 +431,11 @@ class Agent:
         except AgentError as err:
             drift.append(str(err))
             return
-        if wanted.get("url") and wanted["url"] != self.enrollment.get("url"):
-            drift.append("the enrollment is with %s" % self.enrollment.get("url"))
+        try:
+            if wanted.get("url") and _api.normal_url(wanted["url"]) != self.enrollment.get("url"):
+                drift.append("the enrollment is with %s" % self.enrollment.get("url"))
+        except _api.ApiError as err:
+            drift.append(str(err))
         if wanted.get("interface") and wanted["interface"] != self.enrollment.get("interface"):
             drift.append("the enrollment uses the interface %s" % self.enrollment.get("interface"))
         if wanted.get("token") and wanted["token"] != self.enrollment.get("token_digest"):
@@ -496,7 +455,7 @@ class Agent:
             if not _services.meant_for(self.store.root, path):
                 continue
             text = _enrollment.read_text(os.path.join(self.store.root, path.lstrip("/")))
-            if text is None or program_digest(path, text) != digest:
+            if text is None or _verify.program_digest(path, text) != digest:
                 drift.append("%s %s" % (path, "is missing" if text is None else "differs"))
 
     def _compare_tunnel(self, running, drift):
@@ -580,9 +539,9 @@ def command(store, run, name, words, as_json=False):
     try:
         agent = Agent(store, run)
         if name == "verify":
-            return 0, MARKER + json.dumps(agent.verify(json.loads(base64.b64decode(words[0]))))
+            return 0, _verify.MARKER + json.dumps(agent.verify(json.loads(base64.b64decode(words[0]))))
         if name == "confirm":
-            return 0, MARKER + json.dumps(_tunnel.confirm(store, words[0], sleep=agent.sleep))
+            return 0, _verify.MARKER + json.dumps(_tunnel.confirm(store, words[0], sleep=agent.sleep))
         if name == "checked":
             store.save("state", dict(agent.memory(), last_check=agent.now()))
             return 0, None

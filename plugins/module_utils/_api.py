@@ -17,9 +17,8 @@ import ssl
 import time
 import urllib.parse
 
-from . import _enrollment
+from . import _enrollment, _verify
 
-VERSION = "1.0.0"  # of the collection; sent as X-Client-Version
 
 CLIENT = "/api/v1/client"
 PEERS = "/api/v1/peers"
@@ -390,7 +389,7 @@ class Api:
         self.max_wait = options["max_wait"]
         self.sleep, self.clock, self.jitter = sleep, clock, jitter
         self.requests, self.budget = 0, None  # the budget is what the last answer said of the rate limit, as budget() gives it
-        self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + VERSION}
+        self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + _verify.VERSION}
         if options.get("token"):
             name, prefix = TOKEN_HEADERS[options["auth_header"]]
             self.headers[name] = prefix + options["token"]

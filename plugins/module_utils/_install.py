@@ -7,27 +7,15 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import sys
 
-from . import _agent, _enrollment, _services
+from . import _agent, _enrollment, _services, _verify
 
 INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3")
 if _services.system() == "macos":  # Apple's own, without which /usr/bin/python3 only offers to install it; Homebrew's
     INTERPRETERS = ("/Library/Developer/CommandLineTools/usr/bin/python3", *INTERPRETERS, "/opt/homebrew/bin/python3")
-
-
-def sources():
-    """{name in _agent.MODULES: its text}, taken from the very code that runs, in a module's payload and on the controller alike."""
-    package = __name__.rpartition(".")[0]
-    found = {"__init__": ""}
-    for name in _agent.MODULES:
-        full = "%s.%s" % (package, name)
-        text = importlib.import_module(full).__spec__.loader.get_source(full)
-        found[name] = text if isinstance(text, str) else text.decode("utf-8")  # Ansible's own loader of collections gives bytes
-    return found
 
 
 def interpreter(run, preferred=None):
@@ -46,13 +34,13 @@ class Installation:
     def __init__(self, agent, launcher, units, settings, python=None):
         self.agent, self.store = agent, agent.store
         program = "#!%s -IS\n%s" % (interpreter(agent.run, python), launcher)
-        self.folders = {"/" + _agent.LIBRARY: 0o755, os.path.dirname(_agent.LIBRARY_FILE): 0o755,
+        self.folders = {"/" + _verify.LIBRARY: 0o755, os.path.dirname(_verify.LIBRARY_FILE): 0o755,
                         "/" + _enrollment.ETC: 0o700, "/" + _enrollment.VAR: 0o700}
-        self.files = {_agent.LIBRARY_FILE % name: (text, 0o644) for name, text in sources().items()}
-        self.files["/" + _agent.LAUNCHER] = (program, 0o755)
+        self.files = {_verify.LIBRARY_FILE % name: (text, 0o644) for name, text in _verify.sources().items()}
+        self.files["/" + _verify.LAUNCHER] = (program, 0o755)
         self.files.update({path: (text, 0o644) for path, text in (units or {}).items() if _services.meant_for(self.store.root, path)})
         if settings is not None:
-            self.files["/" + _enrollment.FILES["settings"]] = (_agent.settings_text(settings), 0o600)
+            self.files["/" + _enrollment.FILES["settings"]] = (_verify.settings_text(settings), 0o600)
         self.recover = agent.services.path(_agent.RECOVER) if agent.services.path(_agent.RECOVER) in self.files else None
 
     def _place(self, path):
@@ -83,14 +71,14 @@ class Installation:
                 _enrollment.remove_file(self._place(path))
         if not paths:
             return
-        self.store.save("installed", {path: _agent.program_digest(path, text) for path, (text, _mode) in self.files.items()})
+        self.store.save("installed", {path: _verify.program_digest(path, text) for path, (text, _mode) in self.files.items()})
         units = [path for path in paths if path.endswith(self.agent.services.UNIT_FILES)]
         if units:
             self.agent.services.daemon_reload(*units)
         if self.recover in paths:
             self.agent.services.enable(_agent.RECOVER)
         # This compiles its library as well, which the beat's own unit may not write.
-        rc, out, err = self.agent.run([self._place(_agent.LAUNCHER), "--help"])
+        rc, out, err = self.agent.run([self._place(_verify.LAUNCHER), "--help"])
         if rc:
             said = " ".join((err or out).split())
             raise _agent.AgentError("the agent was installed but does not start: %s; set interpreter to a Python that works" % said, "settings")

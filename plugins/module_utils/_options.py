@@ -12,7 +12,7 @@ import json
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
-from . import _agent, _api, _enrollment, _peer, _services, _tunnel, _wgconf
+from . import _agent, _api, _enrollment, _peer, _services, _tunnel, _verify, _wgconf
 
 # How the server is reached. The same names stand in the agent's settings; they have no defaults here, so that those settings count.
 REACH = {
@@ -70,13 +70,6 @@ PEER_FIELDS = {
     "group_id": {"type": "int"},
 }
 INTERFACE = {"interface": {"type": "str", "default": "wg0"}}
-# What an installation of the agent consists of, beside the collection's own code.
-# The texts are no secrets, but have no business in a result or a log either.
-INSTALLATION = {"launcher": {"type": "str", "no_log": True}, "units": {"type": "dict", "no_log": True}, "settings": {"type": "dict"}}
-HOST_INFO = dict(
-    INSTALLATION, state={"type": "str", "choices": ["present", "absent"], "default": "present"}, url={"type": "str"}, interface={"type": "str"},
-    token={"type": "str", "no_log": True}, token_digest={"type": "str", "no_log": False}, peers_token={"type": "str", "no_log": True},
-    controller={"type": "dict"}, check={"type": "bool", "default": True})
 TUNNEL = dict(
     INTERFACE, state={"type": "str", "choices": ["up", "down", "absent"], "default": "up"}, staged={"type": "bool", "default": False},
     confirm_timeout={"type": "int", "default": 40}, keep_reachable={"type": "bool", "default": True}, ssh_connection={"type": "str"},
@@ -136,7 +129,7 @@ def secret(params, name="token"):
 def identity(params, settings=None, fingerprint=None):
     """Who the requests are about: this machine, or, in a delegated call, the one whose fingerprint and platform were given."""
     send = params["send_version"] if params["send_version"] is not None else (settings or {}).get("send_version", True)
-    return {"version": _api.VERSION if send else None, "platform": params["client_platform"] or _agent.client_platform(),
+    return {"version": _verify.VERSION if send else None, "platform": params["client_platform"] or _agent.client_platform(),
             "fingerprint": params["machine_fingerprint"] or fingerprint}
 
 

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 
-from . import _agent, _api, _enrollment, _tunnel, _wgconf
+from . import _agent, _api, _enrollment, _tunnel, _verify, _wgconf
 
 GONE = ("unbound", "not_found")  # what a server says of a deleted peer: 404 in the 1.5.2 era, 403 "not bound" later
 
@@ -235,7 +235,7 @@ class HostPeer:
             if ours:
                 return True, False, ours
         try:
-            created, answer = api.register(self.name, self.system, _api.VERSION)
+            created, answer = api.register(self.name, self.system, _verify.VERSION)
         except _api.ApiError as err:
             if err.kind != "uncertain":
                 if not resumed:

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Windows host as an action sees it: whether a host is one, where its agent lies, how that is asked.
+"""A Windows host as an action sees it: where its agent lies, how that is asked.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
@@ -11,20 +11,12 @@ import base64
 import json
 import os
 
-from . import _agent, _api, _enrollment
+from . import _api, _enrollment, _verify
 
 AGENT = "C:\\ProgramData\\GateControl\\gatecontrol_agent.ps1"
 SOURCE = "roles/gatecontrol/files/gatecontrol_agent.ps1"  # in the collection
 # A process of its own: a policy that forbids scripts does not count for it, and cmd, PowerShell and WinRM take the line alike.
 COMMAND = 'powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -File "%s" %s'
-
-
-def is_windows(action, task_vars):
-    """Whether an action's host is one: as the play says (gatecontrol_system), else by its connection and shell."""
-    system = (task_vars or {}).get("gatecontrol_system")
-    if system:
-        return action._templar.template(system) == "windows"
-    return action._connection.transport in ("winrm", "psrp") or getattr(action._connection._shell, "_IS_WINDOWS", False) is True
 
 
 def command(*words):
@@ -40,8 +32,12 @@ def agent_text():
 
 
 def wanted(question):
-    """What the agent of Windows is asked, made of what _agent.wanted gives: its own file in place of those on Linux."""
-    return dict(question, files={AGENT: _enrollment.digest(agent_text())} if question["files"] else {})
+    """What the agent of Windows is asked, made of what _verify.wanted gives: its own file in place of those on Linux, the URL as an enrollment has it.
+
+    Raises ApiError (options).
+    """
+    return dict(question, url=question["url"] and _api.normal_url(question["url"]),
+                files={AGENT: _enrollment.digest(agent_text())} if question["files"] else {})
 
 
 def ask(action, verb, question, task_vars):
@@ -52,8 +48,8 @@ def ask(action, verb, question, task_vars):
     word = base64.b64encode(json.dumps(question).encode("utf-8")).decode("ascii")
     check = " -WhatIf" if action._task.check_mode else ""
     done = action._low_level_execute_command(command(verb, word) + check)
-    answer = _agent.marked(done.get("stdout") or "")
-    if answer and answer.get("version", _api.VERSION) == _api.VERSION:
+    answer = _verify.marked(done.get("stdout") or "")
+    if answer and answer.get("version", _verify.VERSION) == _verify.VERSION:
         return dict(answer, asked="agent")
     done = action._execute_module("ansible.windows.win_powershell", {
         "script": agent_text(), "parameters": {"Command": verb, "Word": word}, "depth": 10}, task_vars=task_vars)

@@ -90,7 +90,7 @@ files:
   sample: [/usr/local/sbin/gatecontrol-agent]
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _install, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _install, _options, _verify
 
 
 def work(module):
@@ -115,7 +115,7 @@ def work(module):
 
 def main():
     _options.run_module(
-        work, argument_spec=dict(_options.INSTALLATION, state={"type": "str", "choices": ["present", "absent"], "default": "present"},
+        work, argument_spec=dict(_verify.INSTALLATION, state={"type": "str", "choices": ["present", "absent"], "default": "present"},
                                  enabled={"type": "bool"}, interpreter={"type": "path"}),
         required_if=[("state", "present", ["launcher", "enabled"], True)])
 

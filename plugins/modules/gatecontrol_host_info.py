@@ -131,7 +131,7 @@ asked:
   type: str
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options, _verify
 
 
 def work(module):
@@ -139,7 +139,7 @@ def work(module):
 
 
 def main():
-    _options.run_module(work, argument_spec=dict(_options.HOST_INFO, wanted={"type": "dict"}))
+    _options.run_module(work, argument_spec=dict(_verify.HOST_INFO, wanted={"type": "dict"}))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from running import ADMIN, Server  # noqa: E402
 
 sys.path.insert(0, str(collection.link()))
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _session  # noqa: E402
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _session, _verify  # noqa: E402
 
 LIMIT, WINDOW = 100, 900  # requests of a token (a session has ten times that) in so many seconds
 
@@ -78,7 +78,7 @@ def client_tokens(server: Server, options, clock: Clock, pace: bool) -> tuple:
     requests = 0
     for number in range(options.hosts):
         api = _api.Api({"url": server.url, "token": server.token("client"), "max_wait": 60}, **clock.hands())
-        _created, answer = api.register("host%05d" % number, "linux", _api.VERSION)
+        _created, answer = api.register("host%05d" % number, "linux", _verify.VERSION)
         api.heartbeat(answer["peerId"], connected=True)
         requests += api.requests
     return options.hosts, None, requests

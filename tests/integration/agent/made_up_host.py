@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _tunnel, _verify, _wgconf
 
 from gateserver.running import Server
 
@@ -75,7 +75,7 @@ class Machine(FakeHost):
             return 0, "", ""
         if argv[0] == "wireguard-go" or argv[:3] == ["ip", "link", "add"]:
             return 127, "", "not found"
-        if argv[0].startswith("/") or argv[0].endswith(_agent.LAUNCHER):
+        if argv[0].startswith("/") or argv[0].endswith(_verify.LAUNCHER):
             return 0, "", ""
         answer = super().run(argv, stdin)
         folder = pathlib.Path(self.root, "sys/class/net")
@@ -146,7 +146,7 @@ def enroll(machine: Machine, gate: Gate, reporting: str = "full") -> None:
     made = gate.peer("add", machine.peer)[0]
     token = gate.server.token("peers" if gate.era == "1.5.2" else "client", peer_id=made["id"])
     machine.settings = {"url": gate.url, "interface": "wg0", "heartbeat_interval": 60, "sync_interval": 300, "policy": QUIET}
-    machine.store.save("settings", _agent.settings_text(machine.settings))
+    machine.store.save("settings", _verify.settings_text(machine.settings))
     if reporting == "full":
         machine.store.save("token", token + "\n")
     issued = _api.Api({"url": gate.url, "token": token}).config(made["id"])["config"]

@@ -7,7 +7,7 @@ import pathlib
 import re
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _verify
 
 from made_up_host import ERAS, Machine, enroll
 
@@ -39,7 +39,7 @@ def test_what_a_heartbeat_says(gate, host):
     assert shown["rx_bytes"] > 0
     headers = entry["headers"]
     assert headers["X-Machine-Fingerprint"] == host.store.load("enrollment")["fingerprint"]
-    assert headers["X-Client-Version"] == _api.VERSION and headers["X-Client-Platform"] == "linux" and headers["Accept-Language"] == "en"
+    assert headers["X-Client-Version"] == _verify.VERSION and headers["X-Client-Platform"] == "linux" and headers["Accept-Language"] == "en"
     host.set(send_version=False)
     host.beat()
     assert "X-Client-Version" not in gate.seen()[0]["headers"]
@@ -204,7 +204,7 @@ def test_settings_that_lead_nowhere_are_said(gate, host):
     for settings, word in (({"url": "ftp://gate"}, "gatecontrol_url"), ({"url": "http://gate.example.com"}, "plain http"),
                            ({"proxy": "socks://user:secret@proxy"}, "gatecontrol_proxy")):
         host.settings = dict(host.settings)
-        host.store.save("settings", _agent.settings_text(dict(host.settings, **settings)))
+        host.store.save("settings", _verify.settings_text(dict(host.settings, **settings)))
         shown = host.beat()
         assert shown["error"]["kind"] == "options" and word in shown["error"]["text"] and "secret" not in json.dumps(shown)
 

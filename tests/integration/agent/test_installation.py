@@ -10,7 +10,7 @@ import sys
 import zipfile
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _verify
 
 from made_up_host import CHECKOUT, LAUNCHER, UNIT_NAMES, UNITS, enroll
 
@@ -32,7 +32,7 @@ def modes(machine) -> dict:
 
 def test_everything_is_where_it_belongs_with_its_rights(installed):
     seen = modes(installed)
-    library = ["usr/local/lib/gatecontrol/gatecontrol/%s.py" % name for name in ("__init__",) + _agent.MODULES]
+    library = ["usr/local/lib/gatecontrol/gatecontrol/%s.py" % name for name in ("__init__",) + _verify.MODULES]
     units = ["etc/systemd/system/" + name for name in UNIT_NAMES]
     private = ["etc/gatecontrol/settings.json", "etc/gatecontrol/installed.json"]
     assert seen == {
@@ -41,7 +41,7 @@ def test_everything_is_where_it_belongs_with_its_rights(installed):
         **{path: "0o100644" for path in library + units}, **{path: "0o100600" for path in private}}
     assert installed.store.load("settings") == installed.settings
     assert {_agent.RECOVER, _agent.TIMER} <= installed.enabled and _agent.TIMER in installed.active
-    first, rest = pathlib.Path(installed.root, _agent.LAUNCHER).read_text("utf-8").split("\n", 1)
+    first, rest = pathlib.Path(installed.root, _verify.LAUNCHER).read_text("utf-8").split("\n", 1)
     assert first == "#!/usr/bin/python3 -IS" and rest == LAUNCHER
 
 
@@ -53,7 +53,7 @@ def test_a_second_time_changes_nothing(installed):
 
 
 @pytest.mark.parametrize("path", [
-    _agent.LIBRARY_FILE % "_api", "/" + _agent.LAUNCHER, "/etc/systemd/system/gatecontrol-beat.timer", "/etc/gatecontrol/settings.json"])
+    _verify.LIBRARY_FILE % "_api", "/" + _verify.LAUNCHER, "/etc/systemd/system/gatecontrol-beat.timer", "/etc/gatecontrol/settings.json"])
 @pytest.mark.parametrize("how", ["edited", "removed", "opened"])
 def test_a_file_that_differs_is_put_right_and_no_other(installed, path, how):
     before, place = installed.files(), pathlib.Path(installed.root, path[1:])
@@ -88,7 +88,7 @@ def test_recovery_at_boot_that_was_disabled_is_enabled_again(installed):
 
 
 def test_files_of_an_earlier_release_go(installed):
-    old = _agent.LIBRARY_FILE % "_old", "/etc/systemd/system/gatecontrol-old.timer"
+    old = _verify.LIBRARY_FILE % "_old", "/etc/systemd/system/gatecontrol-old.timer"
     for path in old:
         pathlib.Path(installed.root, path[1:]).write_text("old", encoding="ascii")
     installed.store.save("installed", dict(installed.store.load("installed"), **{path: "0" for path in old}))
@@ -109,7 +109,7 @@ def test_an_agent_that_does_not_start_is_an_error(machine):
     machine.settings = {"url": "https://gate.example.com"}
 
     def run(argv, stdin=None):
-        return (1, "", "Traceback: no module\nnamed zlib") if argv[0].endswith(_agent.LAUNCHER) else type(machine).run(machine, argv, stdin)
+        return (1, "", "Traceback: no module\nnamed zlib") if argv[0].endswith(_verify.LAUNCHER) else type(machine).run(machine, argv, stdin)
     agent = machine.agent()
     agent.run = run
     broken = _install.Installation(agent, LAUNCHER, UNITS, machine.settings)
@@ -196,10 +196,10 @@ def test_the_check_for_a_too_old_python_is_meant_for_python(tmp_path):
 # --- one code for controller, module and host
 
 def test_the_controller_and_an_installation_agree_on_every_digest(installed):
-    wanted = _agent.wanted({"launcher": LAUNCHER, "units": UNITS, "settings": installed.settings}, _install.sources())
+    wanted = _verify.wanted({"launcher": LAUNCHER, "units": UNITS, "settings": installed.settings})
     assert set(wanted["files"]) == set(installed.installation().files) - {"/etc/gatecontrol/settings.json"}
     for path, digest in wanted["files"].items():
-        assert _agent.program_digest(path, pathlib.Path(installed.root, path[1:]).read_text("utf-8")) == digest
+        assert _verify.program_digest(path, pathlib.Path(installed.root, path[1:]).read_text("utf-8")) == digest
         assert installed.store.load("installed")[path] == digest
     assert wanted["settings"] == _enrollment.digest(installed.store.text("settings"))
     assert "user:pass" not in json.dumps(wanted) and len(json.dumps(wanted)) < 4096
@@ -210,20 +210,20 @@ def test_sources_are_the_same_from_files_and_from_a_modules_payload(tmp_path):
     with zipfile.ZipFile(payload, "w") as archive:
         for folder in ("", "callmetechie/", "callmetechie/gatecontrol/", "callmetechie/gatecontrol/plugins/", "callmetechie/gatecontrol/plugins/module_utils/"):
             archive.writestr("ansible_collections/%s__init__.py" % folder, "")
-        for name in _agent.MODULES + ("_install",):
+        for name in _verify.MODULES:
             archive.write(CHECKOUT / ("plugins/module_utils/%s.py" % name), UTILS + name + ".py")
     package = UTILS.strip("/").replace("/", ".")
-    code = "import sys, json; sys.path.insert(0, sys.argv[1]); from %s import _install; json.dump(_install.sources(), sys.stdout)" % package
+    code = "import sys, json; sys.path.insert(0, sys.argv[1]); from %s import _verify; json.dump(_verify.sources(), sys.stdout)" % package
     done = subprocess.run([sys.executable, "-IS", "-c", code, str(payload)], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == _install.sources()
-    assert all(_install.sources()[name] == (CHECKOUT / ("plugins/module_utils/%s.py" % name)).read_text("utf-8") for name in _agent.MODULES)
+    assert json.loads(done.stdout) == _verify.sources()
+    assert all(_verify.sources()[name] == (CHECKOUT / ("plugins/module_utils/%s.py" % name)).read_text("utf-8") for name in _verify.MODULES)
 
 
 def test_the_agent_needs_no_module_that_it_is_not_made_of(tmp_path):
     """Its library alone, without the collection and without site-packages, on the oldest Python there is."""
     library = tmp_path / "lib/gatecontrol/gatecontrol"
     library.mkdir(parents=True)
-    for name, text in _install.sources().items():
+    for name, text in _verify.sources().items():
         (library / (name + ".py")).write_text(text, encoding="utf-8")
     launcher = tmp_path / "sbin/gatecontrol-agent"
     launcher.parent.mkdir()
@@ -244,7 +244,7 @@ def test_the_launcher_says_what_stops_it_and_survives_odd_terminals(tmp_path):
     library.mkdir(parents=True)
     launcher.parent.mkdir()
     launcher.write_text(LAUNCHER, encoding="utf-8")
-    for name, text in _install.sources().items():
+    for name, text in _verify.sources().items():
         (library / (name + ".py")).write_text(text, encoding="utf-8")
     code = """
 import sys; sys.argv = ["gatecontrol-agent", "show"]

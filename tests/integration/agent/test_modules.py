@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _options, _tunnel
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _options, _tunnel, _verify
 
 from made_up_host import LAUNCHER, UNITS, enroll
 
@@ -92,7 +92,7 @@ def test_host_info_compares_with_what_the_action_sends(gate, machine, module):
     module("agent", **given, enabled=True)
     machine.beat()
     gate.seen()
-    wanted = _agent.wanted(given, _install.sources())
+    wanted = _verify.wanted(given)
     result = module("host_info", wanted=wanted)
     assert result["in_sync"] and result["asked"] == "module" and not result["changed"] and gate.calls() == ["config/check"]
     wanted["files"]["/etc/systemd/system/gatecontrol-beat.timer"] = "0"

@@ -6,7 +6,7 @@ import json
 import pathlib
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _verify
 
 from made_up_host import LAUNCHER, UNITS, enroll
 
@@ -15,7 +15,7 @@ def wanted(host, **options) -> dict:
     """What the action asks, from the options of the play that installed this host."""
     given = {"state": "present", "url": host.settings["url"], "interface": "wg0", "check": True, "settings": host.settings,
              "token_digest": _enrollment.digest(host.token) if hasattr(host, "token") else None, "launcher": LAUNCHER, "units": UNITS}
-    return _agent.wanted(dict(given, **options), _install.sources())
+    return _verify.wanted(dict(given, **options))
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def verify(gate, steady):
         words = base64.b64encode(json.dumps(wanted(steady, **options)).encode()).decode()
         status, text = _agent.command(steady.store, Clocked(steady), "verify", [words])
         assert status == 0 and steady.files() == before
-        answer = _agent.marked("Welcome to this host!\n" + text + "\nbye\n")
+        answer = _verify.marked("Welcome to this host!\n" + text + "\nbye\n")
         assert answer["in_sync"] is (not answer["drift"]) and steady.token not in text
         return answer
     return ask
@@ -51,10 +51,16 @@ def test_a_steady_host_is_in_sync_with_one_request(gate, steady, verify):
     answer = verify()
     assert answer["drift"] == [] and gate.calls() == ["config/check"]
     assert answer["server"] == {"asked": True, "updated": False} and answer["tunnel"] == {"action": "none", "reasons": []}
-    assert answer["version"] == _api.VERSION and answer["status"] == "connected" and answer["peer_name"] == steady.peer
+    assert answer["version"] == _verify.VERSION and answer["status"] == "connected" and answer["peer_name"] == steady.peer
     host = answer["host"]
     assert (host["system"], host["distribution"], host["version"], host["service_manager"]) == ("linux", "debian", "12", "systemd")
     assert verify(check=False)["server"] == {"asked": False} and gate.calls() == []
+
+
+def test_a_url_is_compared_in_one_spelling(gate, verify):
+    assert verify(url=gate.url.upper().replace("HTTP", "http") + "/")["drift"] == []
+    drift, = verify(url="gate.example.com")["drift"]
+    assert "not of the form" in drift and "gatecontrol_url" in drift
 
 
 def edit(path, change=lambda text: text + "# by hand\n"):
@@ -72,7 +78,7 @@ def record(**values):
     return lambda host: host.store.save("enrollment", dict(host.store.load("enrollment"), **values))
 
 
-FILES = {path.lstrip("/"): path for path in [_agent.LIBRARY_FILE % name for name in _agent.MODULES] + ["/" + _agent.LAUNCHER] + sorted(UNITS)}
+FILES = {path.lstrip("/"): path for path in [_verify.LIBRARY_FILE % name for name in _verify.MODULES] + ["/" + _verify.LAUNCHER] + sorted(UNITS)}
 CHANGES = {
     **{"edited " + path: (edit(path), full + " differs") for path, full in FILES.items()},
     **{"removed " + path: (remove(path), full + " is missing") for path, full in FILES.items()},
@@ -197,7 +203,7 @@ def test_a_new_host_says_what_it_needs(gate, machine, monkeypatch, there, needs)
 
 
 def wanted_of_a_new_host(gate) -> dict:
-    return _agent.wanted({"url": gate.url, "interface": "wg0", "settings": {"url": gate.url}, "launcher": LAUNCHER, "units": UNITS}, _install.sources())
+    return _verify.wanted({"url": gate.url, "interface": "wg0", "settings": {"url": gate.url}, "launcher": LAUNCHER, "units": UNITS})
 
 
 def test_absent_names_everything_that_is_left(gate, steady, verify):

@@ -6,7 +6,7 @@ import shutil
 import sys
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _verify
 
 from gateserver.running import Server
 
@@ -33,9 +33,9 @@ def test_a_host_registers_with_one_request_and_needs_no_token_afterwards(gate, h
     entry, = gate.seen()
     assert (entry["method"], entry["path"], entry["status"]) == ("POST", "/api/v1/client/register", 201)
     headers = entry["headers"]
-    assert headers["X-Client-Version"] == _api.VERSION and headers["X-Client-Platform"] == sys.platform
+    assert headers["X-Client-Version"] == _verify.VERSION and headers["X-Client-Platform"] == sys.platform
     assert re.fullmatch("[0-9a-f]{64}", headers["X-Machine-Fingerprint"]) and headers["Accept-Language"] == "en"
-    assert entry["body"]["hostname"] == name and entry["body"]["clientVersion"] == _api.VERSION and "peerId" not in entry["body"]
+    assert entry["body"]["hostname"] == name and entry["body"]["clientVersion"] == _verify.VERSION and "peerId" not in entry["body"]
     peer, = gate.peers(name)
     assert result["peer"] == {"id": peer["id"], "name": name} and result["created"] and result["changed"] and result["reporting"] == "full"
     assert result["diff"]["after"] == {"peer_id": peer["id"], "peer_name": name, "url": gate.url}

@@ -4,7 +4,7 @@ from __future__ import annotations
 import secrets
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _verify
 from listeners import Authority, Listener, Proxy
 
 TOKEN = "gc_" + secrets.token_hex(48)
@@ -195,7 +195,7 @@ def test_the_token_goes_in_one_header(host, auth_header, name, prefix):
         assert not ping(host, server.url, **({"auth_header": auth_header} if auth_header else {})).get("failed")
         (_method, path, headers), = server.seen
     assert path == "/api/v1/client/ping" and headers[name] == prefix + TOKEN and str(headers).count(TOKEN) == 1
-    assert headers["Accept-Language"] == "en" and headers["User-Agent"] == "callmetechie.gatecontrol/" + _api.VERSION
+    assert headers["Accept-Language"] == "en" and headers["User-Agent"] == "callmetechie.gatecontrol/" + _verify.VERSION
 
 
 def test_a_server_below_a_path(host):

@@ -21,7 +21,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(CHECKOUT / "plugins"), str(CHECKOUT / "tests")]
 
 from gateserver import running  # noqa: E402
-from module_utils import _agent, _api, _enrollment, _peer, _wgconf  # noqa: E402
+from module_utils import _agent, _api, _enrollment, _peer, _verify, _wgconf  # noqa: E402
 
 AGENT = CHECKOUT / "roles/gatecontrol/files/gatecontrol_agent.ps1"
 SHELLS = [name for name in ("pwsh", "powershell") if shutil.which(name)]
@@ -63,7 +63,7 @@ class Host:
     def ask(self, verb, *words, **how):
         """The object behind the marker."""
         output = self.run(verb, *words, **how)[1]
-        answer = _agent.marked(output)
+        answer = _verify.marked(output)
         assert answer is not None, output
         return answer
 
@@ -75,12 +75,12 @@ class Host:
         self.ask("protect")
         store, token = _enrollment.Texts({}), running.ask(self.url, "token", {"name": name, "scopes": "client"})["token"]
         fingerprint = self.question("verify", state="present")["host"]["fingerprint"]
-        who = {"fingerprint": fingerprint, "platform": "windows", "version": _api.VERSION}
+        who = {"fingerprint": fingerprint, "platform": "windows", "version": _verify.VERSION}
         _peer.HostPeer(store, lambda given: _api.Api({"url": self.url, "token": given}, who), self.url, token, name,
                        fingerprint=fingerprint, system="windows").present()
         settings = {"url": self.url, "interface": "wg0", "heartbeat_interval": 60, "sync_interval": 300, "confirm_timeout": 20, "policy": policy}
         agent = _agent.Agent(store, None, platform="windows", fingerprint=fingerprint)
-        store.save("settings", _agent.settings_text(settings))
+        store.save("settings", _verify.settings_text(settings))
         store.save("candidate", agent.rendered(store.text("offered"), policy))
         assert self.ask("store", texts=store.changed)["changed"] and not self.ask("store", texts=store.changed)["changed"]
         return agent
@@ -97,7 +97,7 @@ def test_fresh(host):
     assert status == 0 and "not enrolled" in output
     answer = host.question("verify", state="present", url=host.url)
     assert not answer["in_sync"] and not answer["enrolled"] and answer["host"]["system"] == "windows" and len(answer["host"]["fingerprint"]) == 64
-    assert answer["version"] == _api.VERSION and answer["server"] == {"asked": False} and answer["drift"]
+    assert answer["version"] == _verify.VERSION and answer["server"] == {"asked": False} and answer["drift"]
     status, output = host.run("beat")
     assert status == 1 and "not enrolled" in output
 

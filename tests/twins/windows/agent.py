@@ -20,7 +20,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(CHECKOUT / "build")]
 
 import machine as machines  # noqa: E402
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _tunnel, _wgconf, _windows  # noqa: E402
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _tunnel, _verify, _wgconf, _windows  # noqa: E402
 
 ROOT = "C:\\ProgramData\\GateControl"
 SAYS = "this is a stand-in in Python: there is no PowerShell here"
@@ -345,8 +345,8 @@ def do(tree, verb, word, check):
         else:
             answer = agent.read(word) if verb == "read" else getattr(agent, verb)(check)
     except (_agent.AgentError, _wgconf.ConfigError) as err:
-        return 1, _agent.MARKER + json.dumps({"failed": True, "msg": str(err)})
-    return 0, _agent.MARKER + json.dumps(answer)
+        return 1, _verify.MARKER + json.dumps({"failed": True, "msg": str(err)})
+    return 0, _verify.MARKER + json.dumps(answer)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,14 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
+import subprocess
+import sys
+import textwrap
 
+import collection
 import pytest
 import yaml
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options, _verify
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 PLUGINS = CHECKOUT / "plugins"
@@ -50,7 +54,7 @@ def test_every_module_is_in_the_action_group():
 
 def test_the_version_is_one():
     galaxy = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text(encoding="utf-8"))
-    assert galaxy["version"] == _api.VERSION
+    assert galaxy["version"] == _verify.VERSION
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -93,12 +97,24 @@ def test_urls_of_the_api_live_in_two_rooms_only():
 
 
 def test_what_the_agent_is_made_of_needs_nothing_but_the_standard_library():
-    for name in _agent.MODULES:
+    for name in _verify.MODULES:
         tree = ast.parse((PLUGINS / "module_utils" / (name + ".py")).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level == 1 and not node.module:
-                assert {alias.name for alias in node.names} <= set(_agent.MODULES), name
+                assert {alias.name for alias in node.names} <= set(_verify.MODULES), name
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             assert not {part.split(".")[0] for part in names} & {"ansible", "ansible_collections", "requests"}, name
+
+
+def test_a_steady_run_loads_little_of_the_collection():
+    """Ansible compiles what it loads of a collection in every run, in the one process that all hosts wait for."""
+    code = """
+        import sys
+        from ansible.plugins.loader import init_plugin_loader
+        init_plugin_loader(sys.argv[1:])
+        from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info
+        print(*(name for name in sys.modules if ".gatecontrol.plugins.module_utils." in name))"""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(collection.link())], capture_output=True, text=True, check=True)
+    assert sorted(word.rpartition(".")[2] for word in done.stdout.split()) == ["_enrollment", "_verify"]

@@ -9,9 +9,9 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import become_loader, shell_loader
 from ansible.template import Templar
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify
 
-AGENT = "/" + _agent.LAUNCHER
+AGENT = "/" + _verify.LAUNCHER
 
 
 class Connection:

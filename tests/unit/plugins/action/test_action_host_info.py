@@ -7,12 +7,12 @@ import shlex
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info as action_module
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _verify
 
 from connections import AGENT, Connection, action
 
 NAME = "callmetechie.gatecontrol.gatecontrol_host_info"
-ANSWER = {"version": _api.VERSION, "in_sync": True, "url": "https://gate.example.com", "drift": [], "reporting": "full", "peer_id": 4, "hash": "aa",
+ANSWER = {"version": _verify.VERSION, "in_sync": True, "url": "https://gate.example.com", "drift": [], "reporting": "full", "peer_id": 4, "hash": "aa",
           "now": 1000.0, "last_check": None}
 TOKEN = "gc_" + "ab" * 48
 
@@ -29,7 +29,7 @@ def script(tmp_path):
 
 
 def line(answer):
-    return "echo " + shlex.quote(_agent.MARKER + json.dumps(answer))
+    return "echo " + shlex.quote(_verify.MARKER + json.dumps(answer))
 
 
 def ask(connection, **args):
@@ -47,26 +47,20 @@ def test_the_agent_is_asked_with_digests_and_no_module_is_sent(script, tmp_path)
     assert len(connection.commands) == 1 and "secret" not in connection.commands[0] and TOKEN not in connection.commands[0]
     verb, words = (tmp_path / "words").read_text("ascii").split()
     wanted = json.loads(base64.b64decode(words))
-    assert verb == "verify" and wanted == _agent.wanted(
-        {"url": "https://gate.example.com", "token_digest": _enrollment.digest(TOKEN), "settings": settings, "launcher": "print()\n",
-         "units": {"/etc/a.timer": "x"}}, _install.sources())
+    assert verb == "verify" and wanted == _verify.wanted(
+        {"url": "https://gate.example.com/", "token_digest": _enrollment.digest(TOKEN), "settings": settings, "launcher": "print()\n",
+         "units": {"/etc/a.timer": "x"}})
     assert "secret" not in json.dumps(result) and TOKEN not in json.dumps(result)
 
 
-def test_a_url_that_is_none_is_an_error_and_asks_nobody(script):
-    connection = Connection(script(line(ANSWER)))
-    _asked, result = ask(connection, url="gate.example.com")
-    assert result["failed"] and "gatecontrol_url" in result["msg"] and result["failure"]["kind"] == "options" and connection.commands == []
-
-
 def test_banners_do_no_harm(script):
-    noise = "echo 'Authorized use only!'; echo '%s garbage'; echo warning >&2" % _agent.MARKER
+    noise = "echo 'Authorized use only!'; echo '%s garbage'; echo warning >&2" % _verify.MARKER
     _asked, result = ask(Connection(script("%s; %s; echo bye" % (noise, line(ANSWER)))))
     assert result["asked"] == "agent"
 
 
 BROKEN = {
-    "garbage": "head -c 300 /dev/urandom | base64", "nothing": "true", "half": "echo '%s{\"version\": \"1.0'" % _agent.MARKER,
+    "garbage": "head -c 300 /dev/urandom | base64", "nothing": "true", "half": "echo '%s{\"version\": \"1.0'" % _verify.MARKER,
     "a list": line([1]), "a text": line("x"), "null": line(None), "an error": "echo 'Traceback' >&2; exit 1",
     "another release": line(dict(ANSWER, version="0.9.0")), "a newer release": line(dict(ANSWER, version="9.0.0")), "no release": line({"in_sync": True}),
     "killed": "kill -9 $$",
@@ -106,7 +100,7 @@ def test_a_host_without_timeout_is_asked_too(script):
 
 def test_it_goes_by_become(script):
     connection = Connection(script(line(ANSWER)), become="sudo")
-    connection.exec_command = lambda command, **how: connection.commands.append(command) or (0, (_agent.MARKER + json.dumps(ANSWER)).encode(), b"")
+    connection.exec_command = lambda command, **how: connection.commands.append(command) or (0, (_verify.MARKER + json.dumps(ANSWER)).encode(), b"")
     _asked, result = ask(connection)
     assert result["asked"] == "agent" and "sudo" in connection.commands[0] and AGENT in connection.commands[0]
 
@@ -130,7 +124,7 @@ class Api:
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(Api, "asked", [])
-    monkeypatch.setattr(action_module._api, "Api", Api)
+    monkeypatch.setattr(_api, "Api", Api)
     return Api
 
 

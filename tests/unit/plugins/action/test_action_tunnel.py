@@ -7,7 +7,7 @@ import types
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_tunnel as action_module
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify
 
 from connections import AGENT, Connection, action
 
@@ -35,7 +35,7 @@ def script(tmp_path):
 
 
 def line(verdict):
-    return "echo " + shlex.quote(_agent.MARKER + json.dumps(verdict))
+    return "echo " + shlex.quote(_verify.MARKER + json.dumps(verdict))
 
 
 def change(connection, armed="7", **args):
@@ -123,7 +123,7 @@ def test_a_host_that_never_comes_back(script, clock):
     assert [options["timeout"] for options in connection.seen[:5]] == [3, 3, 3, 10, 10], "a slow host is given its own time in the end"
 
 
-@pytest.mark.parametrize("answer", ["echo 'Traceback (most recent call last):'; exit 1", "true", line(None), "echo '%s{\"ok\": tru'" % _agent.MARKER,
+@pytest.mark.parametrize("answer", ["echo 'Traceback (most recent call last):'; exit 1", "true", line(None), "echo '%s{\"ok\": tru'" % _verify.MARKER,
                                     "printf ' \\n' >&2; exit 255", "echo 'sudo: a password is required' >&2; exit 1"])
 def test_an_answer_that_is_no_verdict_is_asked_for_again_until_the_end(script, clock, answer):
     connection = Connection(script(answer))
@@ -174,6 +174,6 @@ def test_a_module_that_failed_is_not_confirmed(script, clock):
 
 def test_it_goes_by_become(script, clock):
     connection = Connection(script(line(GOOD)), become="sudo")
-    connection.exec_command = lambda command, **how: connection.commands.append(command) or (0, (_agent.MARKER + json.dumps(GOOD)).encode(), b"")
+    connection.exec_command = lambda command, **how: connection.commands.append(command) or (0, (_verify.MARKER + json.dumps(GOOD)).encode(), b"")
     _asked, result = change(connection)
     assert not result.get("failed") and "sudo" not in connection.commands[0] and "sudo" in connection.commands[1]

@@ -7,11 +7,11 @@ import types
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info, gatecontrol_tunnel
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _windows
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify, _windows
 
 from connections import Connection, action
 
-ANSWER = {"version": _api.VERSION, "in_sync": True, "drift": [], "reporting": "full", "host": {"system": "windows"}}
+ANSWER = {"version": _verify.VERSION, "in_sync": True, "drift": [], "reporting": "full", "host": {"system": "windows"}}
 WINDOWS = {"gatecontrol_system": "windows"}
 
 
@@ -25,7 +25,7 @@ class Windows(Connection):
     def exec_command(self, command, in_data=None, sudoable=True):
         self.commands.append(command)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return (0, (_agent.MARKER + json.dumps(answer) + "\r\n").encode(), b"") if answer else (1, b"", b"The argument to -File does not exist.")
+        return (0, (_verify.MARKER + json.dumps(answer) + "\r\n").encode(), b"") if answer else (1, b"", b"The argument to -File does not exist.")
 
 
 def ask(connection, task_vars=None, check_mode=False, sent=None, **args):
@@ -42,6 +42,12 @@ def test_the_installed_agent_answers_and_nothing_is_sent(transport, task_vars):
     command, = connection.commands
     question = json.loads(base64.b64decode(command.rstrip("'").split()[-1]))
     assert "powershell.exe" in command and list(question["files"]) == [_windows.AGENT]
+
+
+def test_a_url_that_is_none_is_an_error_and_asks_nobody():
+    connection = Windows(ANSWER)
+    _asked, result = ask(connection, WINDOWS, url="gate.example.com")
+    assert result["failed"] and "gatecontrol_url" in result["msg"] and result["failure"]["kind"] == "options" and connection.commands == []
 
 
 def test_a_host_that_says_it_is_another_is_not_asked_so():

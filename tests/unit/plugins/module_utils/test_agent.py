@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _verify
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -101,8 +101,8 @@ def test_a_time_in_the_future_is_not_waited_for(tmp_path, wrong):
 
 
 def test_marked_takes_the_first_answer_and_only_an_object():
-    assert _agent.marked("") is None and _agent.marked("x\n") is None and _agent.marked(_agent.MARKER) is None
-    assert _agent.marked("%s[1]\n%s{\n%s{\"a\": 1}\n%s{\"a\": 2}\r\n" % ((_agent.MARKER,) * 4)) == {"a": 1}
+    assert _verify.marked("") is None and _verify.marked("x\n") is None and _verify.marked(_verify.MARKER) is None
+    assert _verify.marked("%s[1]\n%s{\n%s{\"a\": 1}\n%s{\"a\": 2}\r\n" % ((_verify.MARKER,) * 4)) == {"a": 1}
 
 
 @pytest.mark.parametrize("seconds,text", [
@@ -112,8 +112,8 @@ def test_timestamps_are_the_servers(seconds, text):
 
 
 def test_settings_are_the_same_whatever_is_not_given():
-    assert _agent.settings_text({"a": None, "url": "x"}) == _agent.settings_text({"url": "x"})
-    assert json.loads(_agent.settings_text({"b": 1, "a": [2]})) == {"a": [2], "b": 1}
+    assert _verify.settings_text({"a": None, "url": "x"}) == _verify.settings_text({"url": "x"})
+    assert json.loads(_verify.settings_text({"b": 1, "a": [2]})) == {"a": [2], "b": 1}
 
 
 def test_the_fingerprint_is_stable_and_does_not_tell_the_machine_id(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _services
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _services, _verify
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
 spec = importlib.util.spec_from_file_location("launchd_twin", CHECKOUT / "tests/twins/macos/launchd.py")
@@ -205,7 +205,7 @@ def test_each_system_installs_what_is_meant_for_it(mac, monkeypatch):
     assert not (mac.root / "etc/systemd").exists() and (mac.root / "etc/newsyslog.d/gatecontrol.conf").exists()
     assert _install.set_timer(agent, True) and not _install.set_timer(agent, True) and "gatecontrol-beat" in mac.loaded()
     drift = []
-    agent._compare_files({"files": {path: _agent.program_digest(path, text) for path, text in quiet.items()}}, drift)
+    agent._compare_files({"files": {path: _verify.program_digest(path, text) for path, text in quiet.items()}}, drift)
     assert drift == []
     other = mac.folder / "com.callmetechie.client.plist"
     other.write_text("")

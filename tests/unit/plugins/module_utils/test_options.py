@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _options, _verify
 
 NOTHING = dict.fromkeys([*_options.REACH, *_options.TOKEN, *_options.IDENTITY, *_options.POLICY, "peers_token"])
 SETTINGS = {"url": "https://gate.example.com/", "ca_path": "/etc/ca.pem", "timeout": 7, "proxy": "http://proxy:1", "send_version": False,
@@ -61,9 +61,9 @@ def test_what_is_no_token_is_refused_and_not_shown(value, word):
 
 
 def test_who_the_requests_are_about():
-    assert _options.identity(params(), None, "f" * 64) == {"version": _api.VERSION, "platform": "linux", "fingerprint": "f" * 64}
+    assert _options.identity(params(), None, "f" * 64) == {"version": _verify.VERSION, "platform": "linux", "fingerprint": "f" * 64}
     assert _options.identity(params(), SETTINGS, "f" * 64)["version"] is None
-    assert _options.identity(params(send_version=True), SETTINGS)["version"] == _api.VERSION
+    assert _options.identity(params(send_version=True), SETTINGS)["version"] == _verify.VERSION
     assert _options.identity(params(send_version=False))["version"] is None
     delegated = _options.identity(params(machine_fingerprint="a" * 64, client_platform="windows"), None, "f" * 64)
     assert delegated["platform"] == "windows" and delegated["fingerprint"] == "a" * 64

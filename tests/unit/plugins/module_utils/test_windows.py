@@ -6,7 +6,7 @@ import json
 import pathlib
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _peer, _wgconf, _windows
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _peer, _verify, _wgconf, _windows
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 CONFIG = ("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/32\nFwMark = 51820\nTable = 100\n\n"
@@ -126,8 +126,9 @@ def test_a_release_that_cannot_register_is_said_before_anything_is_written():
 def test_the_agent_that_is_asked_is_the_collection_s():
     here = pathlib.Path(__file__).parents[4] / _windows.SOURCE
     assert _windows.agent_text().encode() == here.read_bytes()
-    question = _agent.wanted({"launcher": "x", "settings": {}}, {"_api": "y"})
+    question = _verify.wanted({"launcher": "x", "settings": {}, "url": "https://Gate.example.com/"})
     assert _windows.wanted(question)["files"] == {_windows.AGENT: _enrollment.digest(_windows.agent_text())}
-    assert _windows.wanted(_agent.wanted({}, {}))["files"] == {}
+    assert _windows.wanted(question)["url"] == "https://gate.example.com"
+    assert _windows.wanted(_verify.wanted({}))["files"] == {}
     assert '-File "C:\\ProgramData\\GateControl\\gatecontrol_agent.ps1" verify abc' in _windows.command("verify", "abc")
-    assert "$Version = '%s'" % _api.VERSION in _windows.agent_text()
+    assert "$Version = '%s'" % _verify.VERSION in _windows.agent_text()
