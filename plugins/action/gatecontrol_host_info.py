@@ -54,6 +54,7 @@ class ActionModule(ActionBase):
     def _ask_windows(self, wanted, task_vars):
         from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _windows
 
+        self._connection.set_become_plugin(None)  # the role asks for root before it knows the system
         try:
             return dict(_windows.ask(self, "verify", _windows.wanted(wanted), task_vars), changed=False)
         except _api.ApiError as err:

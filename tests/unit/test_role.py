@@ -7,11 +7,14 @@ import re
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.callmetechie.gatecontrol.plugins.lookup import gatecontrol_agent
 
 ROLE = pathlib.Path(__file__).parents[2] / "roles" / "gatecontrol"
 SPECS = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
 OPTIONS = SPECS["main"]["options"]
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+AGENT = {"gatecontrol_" + name: make for name, make in dict(gatecontrol_agent.SETTINGS, **gatecontrol_agent.POLICY).items()}
 MODULES = {path.stem for path in (ROLE.parents[1] / "plugins" / "modules").glob("*.py")}
 # A default that reads the environment holds a secret or an address: validation would print it with the spec, so the description names it.
 FROM_ENVIRONMENT = {
@@ -47,7 +50,12 @@ def test_description_names_the_variable_of_the_environment(name):
 def test_specs_hold_every_variable_that_the_role_uses():
     names = used()
     assert "gatecontrol_url" in names
-    assert names - (MODULES - set(OPTIONS)) == set(OPTIONS)
+    assert names - (MODULES - set(OPTIONS)) | set(AGENT) == set(OPTIONS)
+
+
+def test_the_agent_s_settings_have_the_types_of_the_options():
+    assert {name: make for name, make in AGENT.items() if make} == {
+        name: {"bool": boolean, "int": int}[OPTIONS[name]["type"]] for name in AGENT if name in DEFAULTS and OPTIONS[name]["type"] in ("bool", "int")}
 
 
 def test_entry_point():

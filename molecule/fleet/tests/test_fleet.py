@@ -93,18 +93,24 @@ def test_a_clones_agent_falls_silent_by_itself(room):
 # --- a peers token
 
 
+def beside(room, number: int, *words: str) -> Server:
+    """A server beside the scenario's own, of an era or a profile."""
+    address, tls = room.known["room_address"], room.folder / "tls"
+    server = Server(
+        *words, "--host", address, "--port", str(8400 + number), "--tls", str(tls / "server.pem"), str(tls / "server.key"),
+        "--wireguard", "gwfleet%d" % number, "--subnet", "10.86.%d.0/24" % number, "--endpoint", "%s:%d" % (address, 51800 + number),
+        "--rate-limit", "10000", "--login-limit", "1000", under=("ip", "netns", "exec", room.netns))
+    server.ask("settings", values={"allowed_ips": "10.86.%d.0/24" % number})
+    return server
+
+
 @pytest.fixture(scope="module")
 def eras(room):
-    """{era: a server of it, beside the scenario's own}; the hosts are enrolled with none while a test uses them."""
-    address, tls = room.known["room_address"], room.folder / "tls"
+    """{era: a server of it}; the hosts are enrolled with none while a test uses them."""
     begun = {}
     try:
         for number, era in enumerate(ERAS, 60):
-            begun[era] = Server(
-                "--era", era, "--host", address, "--port", str(8400 + number), "--tls", str(tls / "server.pem"), str(tls / "server.key"),
-                "--wireguard", "gwfleet%d" % number, "--subnet", "10.86.%d.0/24" % number, "--endpoint", "%s:%d" % (address, 51800 + number),
-                "--rate-limit", "10000", "--login-limit", "1000", under=("ip", "netns", "exec", room.netns))
-            begun[era].ask("settings", values={"allowed_ips": "10.86.%d.0/24" % number})
+            begun[era] = beside(room, number, "--era", era)
         absent(room)
         yield begun
     finally:
@@ -131,21 +137,21 @@ def test_a_peers_token_enrolls_the_fleet(room, eras, era):
 
 
 def test_the_licence_stops_at_the_fourth_host_and_leaves_no_half_one(room, eras):
-    server = eras["fixed"]
-    server.ask("settings", values={"licence.vpn_peers": "3"})
-    given = {"gatecontrol_url": server.url}
-    run = room.play(**given)
-    assert run.status != 0
-    enrolled = sorted(room.peers(server.url))
-    assert len(enrolled) == 3
-    refused = sorted(set(room.hosts) - set(enrolled))
-    for host in refused:
-        assert "3 of 3" in run.error(host), run.error(host)
-        assert room.on(host, "ls /etc/gatecontrol/enrollment.json /etc/gatecontrol/token /etc/wireguard/wg0.conf 2>/dev/null; true") == ""
-    room.settled(enrolled, server.url)
-    room.play(gatecontrol_state="absent", **given).ok()
-    server.ask("settings", values={"licence.vpn_peers": ""})
-    assert room.peers(server.url) == {}
+    with beside(room, 60 + len(ERAS), "--era", "fixed", "--profile", "community") as server:
+        login = room.play(gatecontrol_url=server.url)  # with the administrator's login, as it is the scenario's secret
+        assert login.status != 0 and all("api_tokens" in login.error(host) for host in room.hosts)
+        assert room.peers(server.url) == {}
+        given = dict(room.NO_SECRET, gatecontrol_url=server.url, gatecontrol_peers_token=server.token("peers", name="controller"))
+        run = room.play(**given)
+        assert run.status != 0
+        enrolled = sorted(room.peers(server.url))
+        assert len(enrolled) == 3
+        for host in sorted(set(room.hosts) - set(enrolled)):
+            assert "3 of 3" in run.error(host), run.error(host)
+            assert room.on(host, "ls /etc/gatecontrol/enrollment.json /etc/gatecontrol/token /etc/wireguard/wg0.conf 2>/dev/null; true") == ""
+        room.settled(enrolled, server.url, tokens=False)
+        room.play(gatecontrol_state="absent", **given).ok()
+        assert room.peers(server.url) == {}
 
 
 # --- who is who

@@ -29,6 +29,9 @@ class Connection:
             self.become = become_loader.get(become)
             self.become.set_options(direct={"become_user": "root"})
 
+    def set_become_plugin(self, plugin):
+        self.become = plugin
+
     def has_option(self, name):
         return name in self.options
 

@@ -12,9 +12,9 @@ import re
 import sys
 
 import pytest
-import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
+from ansible.plugins.loader import lookup_loader
+from ansible.template import Templar
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _services, _verify
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
@@ -23,14 +23,16 @@ twin = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = twin
 spec.loader.exec_module(twin)
 
-UNITS = yaml.safe_load((CHECKOUT / "roles/gatecontrol/vars/main.yml").read_text("utf-8"))["__gatecontrol_units"]
-MAC = [path for path in UNITS if not path.startswith("/etc/systemd/")]
+UNITS = CHECKOUT / "roles/gatecontrol/files/units"
+MAC = sorted("/%s" % path.relative_to(UNITS) for path in UNITS.rglob("*") if path.is_file() and "systemd" not in path.parts)
 
 
 def rendered(host="mac1", interval=60):
     """The role's texts for macOS."""
-    templar = Templar(loader=DataLoader(), variables={"inventory_hostname": host, "gatecontrol_heartbeat_interval": interval})
-    return {path: str(templar.template(trust_as_template(UNITS[path]))) for path in MAC}
+    variables = {"inventory_hostname": host, "gatecontrol_heartbeat_interval": interval, "gatecontrol_interface": "wg0"}
+    lookup = lookup_loader.get("callmetechie.gatecontrol.gatecontrol_agent", loader=DataLoader(), templar=Templar(loader=DataLoader(), variables=variables))
+    texts, = lookup.run(["units"], variables)
+    return {path: texts[path] for path in MAC}
 
 
 class Mac:

@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the agent of a host is installed with, in one step."""
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: gatecontrol_agent
+short_description: What the variables of a host make of its agent
+version_added: 1.0.0
+author:
+  - callmetechie.gatecontrol contributors
+description:
+  - Gives what M(callmetechie.gatecontrol.gatecontrol_agent) installs, as the options of the role P(callmetechie.gatecontrol.gatecontrol#role) tell for
+    a host. The role uses it; it is here for a play that installs the agent without the role.
+options:
+  _terms:
+    description:
+      - V(settings), V(units) or V(launcher), the options of M(callmetechie.gatecontrol.gatecontrol_agent).
+    type: list
+    elements: str
+    required: true
+seealso:
+  - plugin: callmetechie.gatecontrol.gatecontrol
+    plugin_type: role
+  - module: callmetechie.gatecontrol.gatecontrol_agent
+"""
+
+EXAMPLES = r"""
+- name: Install the agent
+  callmetechie.gatecontrol.gatecontrol_agent:
+    launcher: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'launcher') }}"
+    units: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'units') }}"
+    settings: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'settings') }}"
+  become: true
+  vars:
+    gatecontrol_url: https://gate.example.com
+    gatecontrol_interface: wg0
+    gatecontrol_heartbeat_interval: 60
+"""
+
+RETURN = r"""
+_raw:
+  description: One entry for each term. A dictionary of settings, the texts of the units by their absolute paths, or the launcher's text.
+  type: list
+  elements: raw
+"""
+
+import hashlib
+import os
+
+from ansible.errors import AnsibleLookupError
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.lookup import LookupBase
+
+FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles/gatecontrol/files")
+UNITS = os.path.join(FILES, "units")  # as they lie on a host, whatever its system; a host takes those of its own
+
+# name -> what makes a value of it; the variable is called gatecontrol_NAME.
+SETTINGS = {
+    "url": None, "ca_path": None, "validate_certs": boolean, "client_cert": None, "client_key": None, "proxy": None, "no_proxy": None, "timeout": int,
+    "max_wait": int, "allow_http": boolean, "auth_header": None, "interface": None, "heartbeat_interval": int, "sync_interval": int, "confirm_timeout": int,
+    "keep_reachable": boolean, "textfile_dir": None}
+POLICY = {
+    "allow_hooks": boolean, "allowed_ips": None, "dns": None, "mtu": None, "table": None, "fwmark": None, "listen_port": None, "persistent_keepalive": None,
+    "allow_endpoints": None, "allow_allowed_ips": None, "allow_dns": None, "kill_switch": boolean}
+
+
+class LookupModule(LookupBase):
+    def run(self, terms, variables=None, **kwargs):
+        makers = {"settings": self._settings, "units": self._units, "launcher": lambda _variables: self._text("gatecontrol_agent.py")}
+        unknown = sorted(set(terms) - set(makers))
+        if unknown:
+            raise AnsibleLookupError("there is no %s of an agent; ask for settings, units or launcher" % ", ".join(map(str, unknown)))
+        return [makers[term](variables or {}) for term in terms]
+
+    def _values(self, variables, names):
+        """{name: value} of the variables that are set."""
+        found = self._templar.template({name: variables["gatecontrol_" + name] for name in names if "gatecontrol_" + name in variables})
+        for name, make in names.items():
+            try:
+                if make and found.get(name) is not None:
+                    found[name] = make(found[name])
+            except (TypeError, ValueError) as err:
+                raise AnsibleLookupError("gatecontrol_%s: %s" % (name, err)) from err
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _settings(self, variables):
+        settings = self._values(variables, SETTINGS)
+        if "textfile_dir" in settings:
+            settings["textfile"] = settings.pop("textfile_dir")
+        # The server writes the client's version into the description, so a description of one's own forbids sending it.
+        return dict(settings, send_version="gatecontrol_description" not in variables, policy=self._values(variables, POLICY))
+
+    def _units(self, variables):
+        settings = self._values(variables, {"interface": None, "heartbeat_interval": int, "textfile_dir": None})
+        interval, offset = settings["heartbeat_interval"], int(hashlib.sha256(variables["inventory_hostname"].encode("utf-8")).hexdigest()[:8], 16)
+        marks = {
+            "interface": settings["interface"], "interval": interval, "first": offset % interval + 1, "offset": offset % max(interval // 4, 1),
+            "timeout": max(interval, 60) + 30, "textfile": "-%s" % settings["textfile_dir"] if "textfile_dir" in settings else ""}
+        found = {}
+        for folder, _folders, names in os.walk(UNITS):
+            for name in names:
+                path = os.path.join(folder, name)
+                text = self._text(path)
+                for mark, value in marks.items():
+                    text = text.replace("__%s__" % mark, str(value))
+                found[path[len(UNITS):]] = text
+        return found
+
+    @staticmethod
+    def _text(name):
+        """The text of one of the role's files."""
+        with open(os.path.join(FILES, name), encoding="utf-8") as handle:
+            return handle.read()

@@ -1,0 +1,72 @@
+"""What the variables of a host make of its agent."""
+from __future__ import annotations
+
+import configparser
+import pathlib
+import re
+
+import pytest
+import yaml
+from ansible.errors import AnsibleLookupError, AnsibleUndefinedVariable
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import lookup_loader
+from ansible.template import Templar, trust_as_template
+
+ROLE = pathlib.Path(__file__).resolve().parents[4] / "roles/gatecontrol"
+DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text("utf-8"))
+SYSTEMD = "/etc/systemd/system/gatecontrol-"
+
+
+def asked(*terms, host="web01", **variables):
+    known = dict({name: value for name, value in DEFAULTS.items() if "{{" not in str(value)}, inventory_hostname=host,
+                 gatecontrol_url="https://gate.example.com", **variables)
+    templar = Templar(loader=DataLoader(), variables=known)
+    return lookup_loader.get("callmetechie.gatecontrol.gatecontrol_agent", loader=DataLoader(), templar=templar).run(list(terms), known)
+
+
+def test_settings_are_those_of_the_variables():
+    settings, = asked("settings", gatecontrol_timeout="20", gatecontrol_keep_reachable="no", gatecontrol_dns=[], gatecontrol_mtu=None,
+                      gatecontrol_proxy=trust_as_template("http://{{ inventory_hostname }}.example.com:3128"), gatecontrol_textfile_dir="/srv/metrics")
+    assert (settings["timeout"], settings["keep_reachable"], settings["proxy"]) == (20, False, "http://web01.example.com:3128")
+    assert settings["textfile"] == "/srv/metrics" and settings["send_version"] is True and "ca_path" not in settings
+    assert settings["policy"] == {"allow_hooks": False, "dns": [], "kill_switch": False}
+    assert asked("settings", gatecontrol_description="mine")[0]["send_version"] is False
+
+
+@pytest.mark.parametrize("variables, error, words", [
+    ({"gatecontrol_timeout": "soon"}, AnsibleLookupError, "gatecontrol_timeout"), ({"gatecontrol_allow_hooks": "perhaps"}, AnsibleLookupError, "gatecontrol_allow_hooks"),
+    ({"gatecontrol_ca_path": trust_as_template("{{ nowhere }}")}, AnsibleUndefinedVariable, "nowhere")])
+def test_a_value_that_is_none_is_an_error_that_names_it(variables, error, words):
+    with pytest.raises(error, match=words):
+        asked("settings", **variables)
+
+
+def test_other_words_are_refused():
+    with pytest.raises(AnsibleLookupError, match="no packages of an agent"):
+        asked("settings", "packages")
+
+
+def test_units_hold_the_host_s_own_values():
+    units, launcher = asked("units", "launcher", gatecontrol_interface="wg7", gatecontrol_heartbeat_interval=90, gatecontrol_textfile_dir="/srv/metrics")
+    assert launcher == (ROLE / "files/gatecontrol_agent.py").read_text("utf-8")
+    assert set(units) == {"/%s" % path.relative_to(ROLE / "files/units") for path in (ROLE / "files/units").rglob("*") if path.is_file()}
+    assert not [path for path, text in units.items() if re.search("__[a-z]+__", text)]
+    beat, timer = units[SYSTEMD + "beat.service"], units[SYSTEMD + "beat.timer"]
+    assert "wg-quick@wg7.service" in beat and "TimeoutStartSec=120\n" in beat and "ReadWritePaths=-/srv/metrics\n" in beat
+    assert "OnUnitActiveSec=90s\n" in timer and "Before=wg-quick@wg7.service" in units[SYSTEMD + "recover.service"]
+    assert "ReadWritePaths=\n" in asked("units")[0][SYSTEMD + "beat.service"]
+    for path, text in units.items():
+        if path.startswith(SYSTEMD):
+            parsed = configparser.RawConfigParser(strict=False, delimiters=("=",))
+            parsed.read_string(text)
+            assert parsed.sections()
+
+
+@pytest.mark.parametrize("interval", [1, 3, 60, 3600])
+def test_each_host_begins_at_an_offset_of_its_own(interval):
+    firsts = []
+    for number in range(50):
+        units, = asked("units", host="web%02d" % number, gatecontrol_heartbeat_interval=interval)
+        assert units == asked("units", host="web%02d" % number, gatecontrol_heartbeat_interval=interval)[0]
+        firsts.append(int(re.search("OnActiveSec=([0-9]+)s", units[SYSTEMD + "beat.timer"]).group(1)))
+    assert 1 <= min(firsts) and max(firsts) <= interval and len(set(firsts)) > min(interval, 50) // 2
