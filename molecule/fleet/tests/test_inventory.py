@@ -14,9 +14,11 @@ def test_hosts_are_online_and_reached_through_the_tunnel(room, tmp_path):
     source.write_text(yaml.safe_dump({
         "plugin": "callmetechie.gatecontrol.gatecontrol", "url": room.url, "ca_path": str(room.folder / "tls/ca.pem"),
         "compose": {"ansible_user": "'ops'", "ansible_python_interpreter": "'/usr/bin/python3'"}}), encoding="utf-8")
-    environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / "build"), GATECONTROL_PEERS_TOKEN=room.token("inventory", "peers"),
-                       ANSIBLE_PRIVATE_KEY_FILE=str(room.folder / "id_ed25519"), ANSIBLE_SSH_CONTROL_PATH_DIR=str(tmp_path), ANSIBLE_FORKS="8",
-                       ANSIBLE_SSH_COMMON_ARGS="-F /dev/null -o UserKnownHostsFile=%s/known -o StrictHostKeyChecking=accept-new" % tmp_path)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}  # colours, among others
+    environment.update(
+        ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / "build"), GATECONTROL_PEERS_TOKEN=room.token("inventory", "peers"), ANSIBLE_FORKS="8",
+        ANSIBLE_PRIVATE_KEY_FILE=str(room.folder / "id_ed25519"), ANSIBLE_SSH_CONTROL_PATH_DIR=str(tmp_path),
+        ANSIBLE_SSH_COMMON_ARGS="-F /dev/null -o UserKnownHostsFile=%s/known -o StrictHostKeyChecking=accept-new" % tmp_path)
 
     def ansible(program: str, *words: str) -> str:
         """From the server's namespace, which the tunnel reaches."""
