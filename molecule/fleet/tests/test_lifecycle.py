@@ -149,6 +149,10 @@ def test_a_machine_is_enrolled_for_its_job_with_any_one_secret(room, vacant, job
     assert sorted(body["name"] for body in made) == sorted(vacant[:3]) and {body["tags"] for body in made} == {"ephemeral"}
     assert all(3000 < _seconds_from_now(body["expires_at"]) <= 3600 for body in made)
     room.ask("peer", action="delete", peer=vacant[3])
+    admin = room.admin()
+    for token in admin.tokens():
+        if token["name"] == vacant[3]:
+            admin.revoke(token["id"])
 
 
 def _seconds_from_now(moment):

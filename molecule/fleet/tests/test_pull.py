@@ -51,12 +51,12 @@ def test_a_machine_enrolls_itself(room, machine, tmp_path):
     play[0]["vars"].update({name: room.known[name] for name in ("gatecontrol_url", "gatecontrol_ca_path")},
                            gatecontrol_allowed_ips=[room.described["room_settings"]["allowed_ips"]])
     (fleet / "local.yml").write_text(yaml.safe_dump(play, sort_keys=False))
-    shutil.copytree(collection.copy(tmp_path), tmp_path / "given" / "collection")
+    shutil.copytree(collection.copy(tmp_path), tmp_path / "given" / "collection", ignore=shutil.ignore_patterns(".git"))
     for folder in (fleet, tmp_path / "given" / "collection"):
         repository(folder)
     copy_to(room, machine, tmp_path / "given", GIVEN)
 
-    peer = room.ask("peer", action="add", peer="self")[0]
+    mark, peer = room.mark_log(), room.ask("peer", action="add", peer="self")[0]
     token = room.token(machine, peer_id=peer["id"])
     data = yaml.safe_load((EXAMPLES / "cloud-init.yml").read_text())
     data["ansible"]["pull"]["url"] = "file://%s/fleet" % GIVEN
@@ -74,7 +74,7 @@ def test_a_machine_enrolls_itself(room, machine, tmp_path):
     shown = room.shown(machine)
     assert (shown["peer_name"], shown["status"], shown["reporting"]) == ("self", "connected", "full")
     assert room.on(machine, "systemctl is-active gatecontrol-beat.timer; ls /etc/gatecontrol-enroll.yml 2>&1 | grep -c 'No such'").split() == ["active", "1"]
-    beats = room.log(token=machine, event="heartbeat", status=200)
+    beats = room.log(since=mark, token=machine, event="heartbeat", status=200)
     assert beats and {entry["peer_id"] for entry in beats} == {peer["id"]}
     again = room.on(machine, "cd; ansible-pull --url file://%s/fleet local.yml" % GIVEN, timeout=120)
     assert "failed=0" in again and "changed=0" in again.rpartition("PLAY RECAP")[2], again
