@@ -9,7 +9,7 @@ name: gatecontrol_agent
 short_description: What the variables of a host make of its agent
 version_added: 1.0.0
 author:
-  - callmetechie.gatecontrol contributors
+  - CallMeTechie (@CallMeTechie)
 description:
   - Gives what M(callmetechie.gatecontrol.gatecontrol_agent) installs, as the options of the role P(callmetechie.gatecontrol.gatecontrol#role) tell for
     a host. The role uses it; it is here for a play that installs the agent without the role.
@@ -21,8 +21,6 @@ options:
     elements: str
     required: true
 seealso:
-  - plugin: callmetechie.gatecontrol.gatecontrol
-    plugin_type: role
   - module: callmetechie.gatecontrol.gatecontrol_agent
 """
 

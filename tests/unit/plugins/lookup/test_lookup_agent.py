@@ -34,7 +34,8 @@ def test_settings_are_those_of_the_variables():
 
 
 @pytest.mark.parametrize("variables, error, words", [
-    ({"gatecontrol_timeout": "soon"}, AnsibleLookupError, "gatecontrol_timeout"), ({"gatecontrol_allow_hooks": "perhaps"}, AnsibleLookupError, "gatecontrol_allow_hooks"),
+    ({"gatecontrol_timeout": "soon"}, AnsibleLookupError, "gatecontrol_timeout"),
+    ({"gatecontrol_allow_hooks": "perhaps"}, AnsibleLookupError, "gatecontrol_allow_hooks"),
     ({"gatecontrol_ca_path": trust_as_template("{{ nowhere }}")}, AnsibleUndefinedVariable, "nowhere")])
 def test_a_value_that_is_none_is_an_error_that_names_it(variables, error, words):
     with pytest.raises(error, match=words):
