@@ -6,7 +6,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SCENARIOS := default no_lockout fleet macos_twin windows_twin
 
-.PHONY: help setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios bench clean
+.PHONY: help root setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -20,7 +20,10 @@ demo: setup  ## three real hosts enrolled into an embedded server, to look at
 demo-stop:  ## take the demo away
 	@tests/demo.sh stop
 
-test: setup lint unit sanity integration scenarios  ## everything that must pass
+test: root setup lint unit sanity integration scenarios  ## everything that must pass
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "hosts, tunnels and namespaces need root: run it with sudo; make lint unit needs none" >&2; exit 2; }
 
 unit: setup  ## unit and property tests
 	$(PY) -m pytest -q tests/unit

@@ -62,7 +62,7 @@ fi
 stamp=.venv/requirements.stamp
 if ! cmp -s tests/requirements.txt "$stamp"; then
   say "installing Python packages (tests/requirements.txt)"
-  .venv/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt 2>&1 | grep -v '^WARNING: Location' || true
+  .venv/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt 2>&1 | { grep -v '^WARNING: Location' || true; }
   .venv/bin/python -m pip check >/dev/null || { .venv/bin/python -m pip check; exit 1; }
   cp tests/requirements.txt "$stamp"
 fi

@@ -33,7 +33,11 @@ class ActionModule(ActionBase):
         _checked, params = self.validate_argument_spec(argument_spec=_verify.HOST_INFO)
         if params["token"]:
             params["token_digest"] = _enrollment.digest(params["token"].strip())
-        wanted, windows = _verify.wanted(params), _verify.is_windows(self, task_vars)
+        try:
+            wanted = _verify.wanted(params)
+        except ValueError as err:
+            return dict(result, failed=True, msg=str(err), failure={"kind": "options", "status": None})
+        windows = _verify.is_windows(self, task_vars)
         if windows:
             answer = self._ask_windows(wanted, task_vars)
         else:
@@ -53,13 +57,11 @@ class ActionModule(ActionBase):
         return dict(answer, changed=False, asked="agent") if answer and answer.get("version") == _verify.VERSION else None
 
     def _ask_windows(self, wanted, task_vars):
-        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _windows
+        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _windows
 
-        self._connection.set_become_plugin(None)  # the role asks for root before it knows the system
-        try:
-            return dict(_windows.ask(self, "verify", _windows.wanted(wanted), task_vars), changed=False)
-        except _api.ApiError as err:
-            return {"failed": True, "msg": str(err), "failure": err.failure}
+        if (task_vars or {}).get("ansible_become") is None:  # the role's task asks for root before it knows the system; a host's own way stays
+            self._connection.set_become_plugin(None)
+        return dict(_windows.ask(self, "verify", _windows.wanted(wanted), task_vars), changed=False)
 
     def _ask_server(self, params, options, answer, windows):
         """The config check of a host without a token of its own, from here and at most every sync_interval."""

@@ -13,6 +13,8 @@ author:
 description:
   - Gives what M(callmetechie.gatecontrol.gatecontrol_agent) installs, as the options of the role P(callmetechie.gatecontrol.gatecontrol#role) tell for
     a host. The role uses it; it is here for a play that installs the agent without the role.
+  - An option that is not set is left out of the settings, and the agent goes by its own default. Without C(gatecontrol_interface) units are made for
+    V(wg0), without C(gatecontrol_heartbeat_interval) for 60 seconds.
 options:
   _terms:
     description:
@@ -25,15 +27,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Install the agent
-  callmetechie.gatecontrol.gatecontrol_agent:
-    launcher: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'launcher') }}"
-    units: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'units') }}"
-    settings: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'settings') }}"
-  become: true
+- name: Show what the agent of each host would be told
+  ansible.builtin.debug:
+    msg: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'settings') }}"
   vars:
     gatecontrol_url: https://gate.example.com
-    gatecontrol_interface: wg0
     gatecontrol_heartbeat_interval: 60
 """
 
@@ -48,7 +46,7 @@ import hashlib
 import os
 
 from ansible.errors import AnsibleLookupError
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.module_utils.common.validation import check_type_bool, check_type_int
 from ansible.plugins.lookup import LookupBase
 
 FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles/gatecontrol/files")
@@ -56,12 +54,12 @@ UNITS = os.path.join(FILES, "units")  # as they lie on a host, whatever its syst
 
 # name -> what makes a value of it; the variable is called gatecontrol_NAME.
 SETTINGS = {
-    "url": None, "ca_path": None, "validate_certs": boolean, "client_cert": None, "client_key": None, "proxy": None, "no_proxy": None, "timeout": int,
-    "max_wait": int, "allow_http": boolean, "auth_header": None, "interface": None, "heartbeat_interval": int, "sync_interval": int, "confirm_timeout": int,
-    "keep_reachable": boolean, "textfile_dir": None}
+    "url": None, "ca_path": None, "validate_certs": check_type_bool, "client_cert": None, "client_key": None, "proxy": None, "no_proxy": None, "timeout": check_type_int,
+    "max_wait": check_type_int, "allow_http": check_type_bool, "auth_header": None, "interface": None, "heartbeat_interval": check_type_int, "sync_interval": check_type_int, "confirm_timeout": check_type_int,
+    "keep_reachable": check_type_bool, "textfile_dir": None}
 POLICY = {
-    "allow_hooks": boolean, "allowed_ips": None, "dns": None, "mtu": None, "table": None, "fwmark": None, "listen_port": None, "persistent_keepalive": None,
-    "allow_endpoints": None, "allow_allowed_ips": None, "allow_dns": None, "kill_switch": boolean}
+    "allow_hooks": check_type_bool, "allowed_ips": None, "dns": None, "mtu": None, "table": None, "fwmark": None, "listen_port": None, "persistent_keepalive": None,
+    "allow_endpoints": None, "allow_allowed_ips": None, "allow_dns": None, "kill_switch": check_type_bool}
 
 
 class LookupModule(LookupBase):
@@ -91,10 +89,10 @@ class LookupModule(LookupBase):
         return dict(settings, send_version="gatecontrol_description" not in variables, policy=self._values(variables, POLICY))
 
     def _units(self, variables):
-        settings = self._values(variables, {"interface": None, "heartbeat_interval": int, "textfile_dir": None})
-        interval, offset = settings["heartbeat_interval"], int(hashlib.sha256(variables["inventory_hostname"].encode("utf-8")).hexdigest()[:8], 16)
+        settings = self._values(variables, {name: SETTINGS[name] for name in ("interface", "heartbeat_interval", "textfile_dir")})
+        interval, offset = max(settings.get("heartbeat_interval", 60), 1), int(hashlib.sha256(variables["inventory_hostname"].encode("utf-8")).hexdigest()[:8], 16)
         marks = {
-            "interface": settings["interface"], "interval": interval, "first": offset % interval + 1, "offset": offset % max(interval // 4, 1),
+            "interface": settings.get("interface", "wg0"), "interval": interval, "first": offset % interval + 1, "offset": offset % max(interval // 4, 1),
             "timeout": max(interval, 60) + 30, "textfile": "-%s" % settings["textfile_dir"] if "textfile_dir" in settings else ""}
         found = {}
         for folder, _folders, names in os.walk(UNITS):

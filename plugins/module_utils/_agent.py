@@ -431,11 +431,8 @@ class Agent:
         except AgentError as err:
             drift.append(str(err))
             return
-        try:
-            if wanted.get("url") and _api.normal_url(wanted["url"]) != self.enrollment.get("url"):
-                drift.append("the enrollment is with %s" % self.enrollment.get("url"))
-        except _api.ApiError as err:
-            drift.append(str(err))
+        if wanted.get("url") and wanted["url"] != self.enrollment.get("url"):
+            drift.append("the enrollment is with %s" % self.enrollment.get("url"))
         if wanted.get("interface") and wanted["interface"] != self.enrollment.get("interface"):
             drift.append("the enrollment uses the interface %s" % self.enrollment.get("interface"))
         if wanted.get("token") and wanted["token"] != self.enrollment.get("token_digest"):
@@ -585,7 +582,8 @@ def described(shown):
         ("tunnel", "%s, %s; %s" % (shown["interface"], shown["status"], "no handshake yet" if shown["handshake_age"] is None
                                    else "handshake %d s ago, received %d bytes, sent %d bytes" % (
                                        shown["handshake_age"], shown["rx_bytes"], shown["tx_bytes"]))),
-        ("beat", "answered %s, config asked for %s" % (ago(shown["last_beat"]), ago(shown["last_check"])) if shown["reporting"] == "full"
+        ("beat", "answered %s, config %s" % (
+            ago(shown["last_beat"]), "asked for " + ago(shown["last_check"]) if shown["last_check"] else "as enrolled") if shown["reporting"] == "full"
          else "none: this host has no token of its own"),
     ]
     if shown["peer_enabled"] is False:

@@ -96,20 +96,11 @@ def register_broken(version):
 
 
 def normal_url(url):
-    """A server's URL in one spelling: lower-case scheme and host, no default port, no trailing slash."""
-    wrong = ApiError("the URL %r is not of the form https://gate.example.com; correct gatecontrol_url" % url.split("@")[-1], "options")
+    """A server's URL in one spelling, as _verify has it. Raises ApiError (options)."""
     try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise wrong
-    if not re.fullmatch("[!-~]+", url) or parts.scheme.lower() not in ("https", "http") or not parts.hostname or "@" in parts.netloc \
-            or parts.query or parts.fragment:
-        raise wrong
-    host = "[%s]" % parts.hostname if ":" in parts.hostname else parts.hostname
-    if port and port != {"https": 443, "http": 80}[parts.scheme.lower()]:
-        host += ":%d" % port
-    return "%s://%s%s" % (parts.scheme.lower(), host, parts.path.rstrip("/"))
+        return _verify.normal_url(url)
+    except ValueError as err:
+        raise ApiError(str(err), "options") from err
 
 
 def is_loopback(host):

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import urllib.parse
 
 from . import _enrollment
 
@@ -64,8 +66,25 @@ def sources():
     return found
 
 
+def normal_url(url):
+    """A server's URL in one spelling: lower-case scheme and host, no default port, no trailing slash. Raises ValueError with a sentence."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+        good = re.fullmatch("[!-~]+", url) and parts.scheme.lower() in ("https", "http") and parts.hostname and not (
+            "@" in parts.netloc or parts.query or parts.fragment)
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("the URL %r is not of the form https://gate.example.com; correct gatecontrol_url" % url.split("@")[-1])
+    host = "[%s]" % parts.hostname if ":" in parts.hostname else parts.hostname
+    if port and port != {"https": 443, "http": 80}[parts.scheme.lower()]:
+        host += ":%d" % port
+    return "%s://%s%s" % (parts.scheme.lower(), host, parts.path.rstrip("/"))
+
+
 def wanted(params):
-    """What verify compares a host with, from options as HOST_INFO has them; no secret.
+    """What verify compares a host with, from options as HOST_INFO has them; no secret. Raises ValueError as normal_url does.
 
     {"state", "url", "interface", "check": bool, "token": SHA-256 or None, "settings": SHA-256 of settings_text, "files": {path: program_digest}}
     """
@@ -74,7 +93,7 @@ def wanted(params):
         texts["/" + LAUNCHER] = params["launcher"]
     settings = params.get("settings")
     return {
-        "state": params.get("state") or "present", "url": params.get("url"), "interface": params.get("interface"),
+        "state": params.get("state") or "present", "url": params.get("url") and normal_url(params["url"]), "interface": params.get("interface"),
         "check": params.get("check", True), "token": params.get("token_digest"),
         "settings": _enrollment.digest(settings_text(settings)) if settings else None,
         "files": {path: program_digest(path, text) for path, text in texts.items()} if params.get("launcher") else {}}

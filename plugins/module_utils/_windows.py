@@ -11,7 +11,7 @@ import base64
 import json
 import os
 
-from . import _api, _enrollment, _verify
+from . import _enrollment, _verify
 
 AGENT = "C:\\ProgramData\\GateControl\\gatecontrol_agent.ps1"
 SOURCE = "roles/gatecontrol/files/gatecontrol_agent.ps1"  # in the collection
@@ -32,12 +32,8 @@ def agent_text():
 
 
 def wanted(question):
-    """What the agent of Windows is asked, made of what _verify.wanted gives: its own file in place of those on Linux, the URL as an enrollment has it.
-
-    Raises ApiError (options).
-    """
-    return dict(question, url=question["url"] and _api.normal_url(question["url"]),
-                files={AGENT: _enrollment.digest(agent_text())} if question["files"] else {})
+    """What the agent of Windows is asked, made of what _verify.wanted gives: its own file in place of those on Linux."""
+    return dict(question, files={AGENT: _enrollment.digest(agent_text())} if question["files"] else {})
 
 
 def ask(action, verb, question, task_vars):

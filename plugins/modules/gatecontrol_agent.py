@@ -36,45 +36,15 @@ seealso:
 """
 
 EXAMPLES = r"""
-# gatecontrol_agent.py lies in the role's files. The role's units are these, with comments and with the rights of the beat cut down.
+# The role does the same. The lookup takes the role's options for what is not said here, such as gatecontrol_heartbeat_interval.
 - name: Have the agent installed and its timer running
   callmetechie.gatecontrol.gatecontrol_agent:
-    launcher: "{{ lookup('ansible.builtin.file', 'gatecontrol_agent.py', rstrip=false) }}"
-    units:
-      /etc/systemd/system/gatecontrol-beat.service: |
-        [Unit]
-        ConditionPathExists=/etc/gatecontrol/enrollment.json
-        [Service]
-        Type=oneshot
-        ExecStart=/usr/local/sbin/gatecontrol-agent beat
-      /etc/systemd/system/gatecontrol-beat.timer: |
-        [Timer]
-        OnActiveSec=1s
-        OnUnitActiveSec=60s
-        AccuracySec=1s
-        [Install]
-        WantedBy=timers.target
-      /etc/systemd/system/gatecontrol-apply.service: |
-        [Unit]
-        ConditionPathExists=/var/lib/gatecontrol/pending.json
-        [Service]
-        Type=oneshot
-        ExecStart=/usr/local/sbin/gatecontrol-agent apply
-        ExecStopPost=/usr/local/sbin/gatecontrol-agent restore
-        TimeoutStartSec=infinity
-      /etc/systemd/system/gatecontrol-recover.service: |
-        [Unit]
-        ConditionPathExists=/var/lib/gatecontrol/pending.json
-        Before=wg-quick@wg0.service
-        [Service]
-        Type=oneshot
-        ExecStart=/usr/local/sbin/gatecontrol-agent recover
-        [Install]
-        WantedBy=multi-user.target
-    settings:
-      url: https://gate.example.com
-      heartbeat_interval: 60
+    launcher: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'launcher') }}"
+    units: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'units') }}"
+    settings: "{{ lookup('callmetechie.gatecontrol.gatecontrol_agent', 'settings') }}"
     enabled: true
+  vars:
+    gatecontrol_url: https://gate.example.com
 
 - name: Take the agent and everything it keeps away
   callmetechie.gatecontrol.gatecontrol_agent:

@@ -113,6 +113,62 @@ peer_enabled:
   description: Whether the server had the peer enabled at the last beat, null where it does not tell.
   returned: success
   type: bool
+url:
+  description: The server that the host is enrolled with.
+  returned: success
+  type: str
+interface:
+  description: The interface of the tunnel.
+  returned: success
+  type: str
+hash:
+  description: SHA-256 of the config as the server issued it.
+  returned: success
+  type: str
+version:
+  description: The collection's release that the agent is of.
+  returned: success
+  type: str
+last_beat:
+  description: When a beat was last answered, in seconds since 1970, as all times here. Null where it never was.
+  returned: success
+  type: float
+last_try:
+  description: When a beat was last tried.
+  returned: success
+  type: float
+last_check:
+  description: When the server was last asked for a new config.
+  returned: success
+  type: float
+not_before:
+  description: Until when the agent is silent, since the token's rate limit is used up. 0 or null where it is not.
+  returned: success
+  type: float
+now:
+  description: The host's own time.
+  returned: success
+  type: float
+error:
+  description: What went wrong at the last beat (C(kind), C(text)), null where nothing did.
+  returned: success
+  type: dict
+refused:
+  description: The server's config that cannot be used here (C(hash), C(text), and when it is tried C(again)), null where there is none.
+  returned: success
+  type: dict
+verdict:
+  description: How the last change of the tunnel ended (C(ok), C(reason)), null where there was none.
+  returned: success
+  type: dict
+pending:
+  description: Whether a change of the tunnel is under way.
+  returned: success
+  type: bool
+requests:
+  description: How many requests the last beat took.
+  returned: success
+  type: int
 tunnel:
   description: The step the planner would take (C(action)) and why (C(reasons)).
   returned: success
@@ -122,7 +178,7 @@ server:
   returned: success
   type: dict
 host:
-  description: What a play has to know of the host, such as C(distribution), C(service_manager) and the C(tools) it has.
+  description: What a play has to know of the host, such as C(system), C(distribution), C(service_manager), and C(needs), the tools that are missing.
   returned: success
   type: dict
 asked:

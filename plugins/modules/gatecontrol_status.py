@@ -98,7 +98,8 @@ def work(module):
     before = (agent.store.load("state") or {}).get("reported")
     if module.check_mode:
         shown = agent.show()
-        return dict({key: shown[key] for key in SHOWN}, changed=before not in (None, shown["status"]), reported=False)
+        return dict({key: shown[key] for key in SHOWN}, changed=before not in (None, shown["status"]), reported=False,
+                    diff={"before": {"reported": before}, "after": {"reported": shown["status"]}})
     shown = agent.beat(check=False)
     if (shown["not_before"] or 0) > agent.now() and not shown["error"]:
         raise _api.ApiError("the heartbeat was not sent, since the token's rate limit is used up; come back in %d s"

@@ -137,7 +137,8 @@ def work(module):
     text = live if candidate is None else candidate
     if text is None and params["staged"] and module.check_mode:
         # In check mode nothing was staged; gatecontrol_config told what it would write.
-        return {"changed": True, "action": "restart", "reasons": ["%s is missing" % path], "kept": None}
+        return {"changed": True, "action": "restart", "reasons": ["%s is missing" % path], "kept": None,
+                "diff": {"before": {"tunnel": "gone"}, "after": {"tunnel": "there"}}}
     if text is None:
         raise _agent.AgentError("there is no %s; write it with gatecontrol_config first" % path, "settings")
     config = _wgconf.parse(text, allow_hooks=True)

@@ -46,6 +46,7 @@ DAY = 86400  # seconds: beats and checks of the timers stay out of what is count
 BARS = {  # what each figure may come to at most; that of ping_ratio is for every number of hosts
     "enroll.api_requests_per_host": 2, "steady.ping_ratio": 1.0, "steady.module_runs_per_host": 0, "steady.api_requests_per_host": 1,
     "steady.changed": 0, "beat.cpu_s": 0.15, "beat.rss_mb": 25, "beat.api_requests": 1, "change.packets_lost": 0,
+    "after_login.ping_ratio": 1.0, "after_login.module_runs_per_host": 0, "after_login.api_requests_per_host": 1, "after_login.changed": 0,
     "fleet.enroll_40_s": 180, "ephemeral.to_handshake_s": 30}
 SENT, GAP = 250, 0.02  # datagrams and seconds between them, while a peer changes
 
@@ -233,6 +234,12 @@ class Room:
             "[ssh_connection]\npipelining=True\ncontrol_path_dir={0}/cp\n".format(self.folder), "utf-8")
         collection.copy(self.folder)  # what is measured stays the same, whatever happens to the checkout meanwhile
 
+    def forget_login(self) -> None:
+        """From now on the controller has no secret."""
+        for name in ("gatecontrol_admin_user", "gatecontrol_admin_password"):
+            del self.inventory["vars"][name]
+        self.save_inventory()
+
     def save_inventory(self) -> None:
         path = self.folder / "inventory.yml"
         path.write_text(yaml.safe_dump({"all": self.inventory}), "utf-8")
@@ -273,9 +280,10 @@ def per_host(entries: list, hosts: list, aside: tuple = ()) -> dict:
     for entry in entries:
         shown = "%s %s" % (entry["method"], entry["path"])
         if entry["path"] not in aside:
-            if entry.get("token") not in found:
+            name = (entry.get("token") or "").removeprefix("ansible: ")  # as a token that a play has minted is called
+            if name not in found:
                 raise BenchError("the server's log has a request of another host: %s" % entry)
-            found[entry["token"]].append(shown)
+            found[name].append(shown)
     return found
 
 
@@ -317,7 +325,8 @@ def steady(room: Room, options: argparse.Namespace) -> dict:
     hosts = room.names[:options.hosts[0]]
     room.ping(room.names)  # not counted: byte code, caches, plain0.conf
     room.play("site.yml", room.names)
-    room.play("plain.yml", hosts)
+    if not room.login:
+        room.play("plain.yml", hosts)
     pinged = counted(room, hosts, lambda *words, **environment: room.ping(hosts, *words, **environment))
     if pinged["module_runs"] != len(hosts):
         raise BenchError("%d module runs counted for a ping of %d hosts: Ansible's trace has changed" % (pinged["module_runs"], len(hosts)))
@@ -332,7 +341,7 @@ def steady(room: Room, options: argparse.Namespace) -> dict:
         for count in options.hosts:
             hosts = room.names[:count]
             kinds = {"ping": lambda: room.ping(hosts), "play": lambda: room.play("site.yml", hosts)}
-            if count == options.hosts[0]:
+            if count == options.hosts[0] and not room.login:
                 kinds["plain"] = lambda: room.play("plain.yml", hosts)
             order = list(kinds)[number % 2::] + list(kinds)[:number % 2]  # who comes first changes
             for kind in order:
@@ -356,12 +365,13 @@ def steady(room: Room, options: argparse.Namespace) -> dict:
         return round(statistics.median(values["play"]) / statistics.median(values[to]), 3)
 
     found.update(module_runs_per_host=whole(played["module_runs"] / few), ssh_commands_per_host=whole(played["ssh_commands"] / few),
-                 api_requests_per_host=max(requests), changed=changed, ping_ratio=ratio(few, "ping"), cpu_ratio=ratio(few, "ping", "cpu_s"),
-                 plain_ratio=ratio(few, "plain"))
+                 api_requests_per_host=max(requests), changed=changed, ping_ratio=ratio(few, "ping"), cpu_ratio=ratio(few, "ping", "cpu_s"))
+    if not room.login:
+        found["plain_ratio"] = ratio(few, "plain")
     for count in options.hosts[1:]:
         found["ping_ratio_%d" % count] = ratio(count, "ping")
         found["cpu_ratio_%d" % count] = ratio(count, "ping", "cpu_s")
-    if options.profile:
+    if options.profile and not room.login:
         found["controller_ms"] = profile(room, hosts, options.rounds)
     return found
 
@@ -479,15 +489,17 @@ def table(found: dict) -> None:
     """The figures for a person."""
     rows = []
     names = {"ping": "ansible -b -m ping", "play": "the role", "plain": "uri, copy, systemd"}
-    if "steady" in found:
-        for count, kinds in found["steady"]["seconds"].items():
-            cpu = {kind: statistics.median(values) for kind, values in found["steady"]["cpu_s"][count].items()}
+    for part, words in (("steady", "steady"), ("after_login", "after one login")):
+        if part not in found:
+            continue
+        for count, kinds in found[part]["seconds"].items():
+            cpu = {kind: statistics.median(values) for kind, values in found[part]["cpu_s"][count].items()}
             seconds = {kind: statistics.median(values) for kind, values in kinds.items()}
-            rows += [("steady, %s hosts: %s" % (count, name), "%.2f s" % seconds[kind], "%.2f x ping" % (seconds[kind] / seconds["ping"]),
+            rows += [("%s, %s hosts: %s" % (words, count, name), "%.2f s" % seconds[kind], "%.2f x ping" % (seconds[kind] / seconds["ping"]),
                       "%.2f s CPU, %.2f x ping" % (cpu[kind], cpu[kind] / cpu["ping"]))
                      for kind, name in names.items() if kind in kinds]
-        steadily = found["steady"]
-        rows.append(("steady, per host", "%g module runs" % steadily["module_runs_per_host"],
+        steadily = found[part]
+        rows.append((words + ", per host", "%g module runs" % steadily["module_runs_per_host"],
                      "%g API requests" % steadily["api_requests_per_host"], "%d changed" % steadily["changed"]))
     if "enroll" in found:
         rows.append(("enrollment, %d hosts" % found["enroll"]["hosts"], "%.1f s" % found["enroll"]["seconds"],
@@ -554,6 +566,9 @@ def main() -> int:
                 for name, part in (("ephemeral", ephemeral), ("fleet", fleet)):
                     if name in options.only:
                         found[name] = part(room, options)
+                if "fleet" in options.only:
+                    room.forget_login()
+                    found["after_login"] = steady(room, options)
     except BenchError as err:
         say(str(err))
         return 1

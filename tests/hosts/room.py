@@ -205,8 +205,8 @@ class Room:
         words = "no answer on port 22"
         while time.monotonic() < end:
             if self.answers(host.address):
-                # Asked anew now and then: who waits over a bus that is just starting can miss the signal, and then waits for ever.
-                done = self.ssh(host, "systemctl", "is-system-running", "--wait", timeout=5)
+                # Asked anew now and then: over a bus that is just starting it can miss the signal, and then it waits for ever.
+                done = self.ssh(host, "timeout", "4", "systemctl", "is-system-running", "--wait", timeout=15)
                 words = (done.stdout + done.stderr).strip()
                 if done.stdout.strip() in ("running", "degraded"):
                     if done.stdout.strip() == "degraded":

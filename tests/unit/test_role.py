@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.module_utils.common.validation import check_type_bool, check_type_int
 from ansible_collections.callmetechie.gatecontrol.plugins.lookup import gatecontrol_agent
 
 ROLE = pathlib.Path(__file__).parents[2] / "roles" / "gatecontrol"
@@ -55,7 +55,7 @@ def test_specs_hold_every_variable_that_the_role_uses():
 
 def test_the_agent_s_settings_have_the_types_of_the_options():
     assert {name: make for name, make in AGENT.items() if make} == {
-        name: {"bool": boolean, "int": int}[OPTIONS[name]["type"]] for name in AGENT if name in DEFAULTS and OPTIONS[name]["type"] in ("bool", "int")}
+        name: {"bool": check_type_bool, "int": check_type_int}[OPTIONS[name]["type"]] for name in AGENT if name in DEFAULTS and OPTIONS[name]["type"] in ("bool", "int")}
 
 
 def test_entry_point():

@@ -59,8 +59,6 @@ def test_a_steady_host_is_in_sync_with_one_request(gate, steady, verify):
 
 def test_a_url_is_compared_in_one_spelling(gate, verify):
     assert verify(url=gate.url.upper().replace("HTTP", "http") + "/")["drift"] == []
-    drift, = verify(url="gate.example.com")["drift"]
-    assert "not of the form" in drift and "gatecontrol_url" in drift
 
 
 def edit(path, change=lambda text: text + "# by hand\n"):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _session
 
 ADMIN = {"admin_user": "admin", "admin_password": "LoopbackTest123!"}
 # A fresh server each: 5 logins in 15 minutes are allowed, and the tests below need more.
@@ -161,6 +161,21 @@ def test_a_wrong_password_and_no_secret_are_told(fleet):
     assert "gatecontrol_admin_password" in text and "wrong" not in text
     assert "peers_token" in run.machine.fails("fleet", "options", url=gate.url, hosts=hosts)
     assert "nobody" in run.machine.fails("fleet", "not_found", url=gate.url, hosts=hosts, token_user="nobody", **ADMIN)
+
+
+def test_tokens_can_be_those_of_another_user(fleet, new_host):
+    gate, run = fleet("1.118.2")
+    admin = _session.Admin({"url": gate.url, "allow_http": True})
+    admin.transport.login("admin", "LoopbackTest123!")
+    made = admin.call("making a user", "POST", "/api/v1/users", {"username": "automation", "role": "user"})[1]["user"]
+    name = gate.name("fleet")
+    got = run([name], token_user="automation", **ADMIN)["hosts"][name]
+    token, = [token for token in admin.tokens() if token["peer_id"] == got["peer"]["id"]]
+    assert token["user_id"] == made["id"] and token["name"] == "ansible: " + name
+    assert new_host().ok("peer", url=gate.url, token=got["token"], peer_id=got["peer"]["id"])["peer"]["name"] == name
+    again = run([name], token_user="automation", **ADMIN)["hosts"][name]
+    token, = [token for token in admin.tokens() if token["peer_id"] == got["peer"]["id"]]
+    assert token["user_id"] == made["id"] and again["peer"]["id"] == got["peer"]["id"]
 
 
 def test_logins_that_are_used_up_say_when_to_come_back(gates, new_host):

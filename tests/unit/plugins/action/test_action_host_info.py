@@ -53,6 +53,13 @@ def test_the_agent_is_asked_with_digests_and_no_module_is_sent(script, tmp_path)
     assert "secret" not in json.dumps(result) and TOKEN not in json.dumps(result)
 
 
+def test_a_url_that_is_none_is_an_error_and_asks_nobody(script):
+    connection = Connection(script(line(ANSWER)))
+    _asked, result = ask(connection, url="https://user:hidden-word@")
+    assert result["failed"] and "gatecontrol_url" in result["msg"] and result["failure"]["kind"] == "options" and connection.commands == []
+    assert "hidden-word" not in result["msg"]
+
+
 def test_banners_do_no_harm(script):
     noise = "echo 'Authorized use only!'; echo '%s garbage'; echo warning >&2" % _verify.MARKER
     _asked, result = ask(Connection(script("%s; %s; echo bye" % (noise, line(ANSWER)))))

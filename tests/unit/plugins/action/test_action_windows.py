@@ -6,6 +6,7 @@ import json
 import types
 
 import pytest
+from ansible.plugins.loader import become_loader
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info, gatecontrol_tunnel
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify, _windows
 
@@ -48,6 +49,15 @@ def test_a_url_that_is_none_is_an_error_and_asks_nobody():
     connection = Windows(ANSWER)
     _asked, result = ask(connection, WINDOWS, url="gate.example.com")
     assert result["failed"] and "gatecontrol_url" in result["msg"] and result["failure"]["kind"] == "options" and connection.commands == []
+
+
+@pytest.mark.parametrize("task_vars, kept", [({}, False), ({"ansible_become": True}, True)])
+def test_root_is_asked_for_by_the_host_s_own_words_only(task_vars, kept):
+    connection = Windows(ANSWER)
+    connection.become = become_loader.get("sudo")
+    connection.become.set_options(direct={"become_user": "root"})
+    ask(connection, dict(WINDOWS, **task_vars))
+    assert ("sudo" in connection.commands[0]) is kept
 
 
 def test_a_host_that_says_it_is_another_is_not_asked_so():

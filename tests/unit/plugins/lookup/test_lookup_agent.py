@@ -42,6 +42,12 @@ def test_a_value_that_is_none_is_an_error_that_names_it(variables, error, words)
         asked("settings", **variables)
 
 
+def test_without_the_role_s_defaults_units_are_those_of_wg0_and_60_seconds():
+    known = {"inventory_hostname": "web01"}
+    lookup = lookup_loader.get("callmetechie.gatecontrol.gatecontrol_agent", loader=DataLoader(), templar=Templar(loader=DataLoader(), variables=known))
+    assert lookup.run(["units"], known) == asked("units") and lookup.run(["settings"], known) == [{"send_version": True, "policy": {}}]
+
+
 def test_other_words_are_refused():
     with pytest.raises(AnsibleLookupError, match="no packages of an agent"):
         asked("settings", "packages")
