@@ -46,25 +46,26 @@ import hashlib
 import os
 
 from ansible.errors import AnsibleLookupError
-from ansible.module_utils.common.validation import check_type_bool, check_type_int
+from ansible.module_utils.common.validation import check_type_bool as boolean, check_type_int as integer
 from ansible.plugins.lookup import LookupBase
 
-FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles/gatecontrol/files")
-UNITS = os.path.join(FILES, "units")  # as they lie on a host, whatever its system; a host takes those of its own
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify
+
+UNITS = os.path.join(_verify.ROLE_FILES, "units")  # as they lie on a host, whatever its system; a host takes those of its own
 
 # name -> what makes a value of it; the variable is called gatecontrol_NAME.
 SETTINGS = {
-    "url": None, "ca_path": None, "validate_certs": check_type_bool, "client_cert": None, "client_key": None, "proxy": None, "no_proxy": None, "timeout": check_type_int,
-    "max_wait": check_type_int, "allow_http": check_type_bool, "auth_header": None, "interface": None, "heartbeat_interval": check_type_int, "sync_interval": check_type_int, "confirm_timeout": check_type_int,
-    "keep_reachable": check_type_bool, "textfile_dir": None}
+    "url": None, "ca_path": None, "validate_certs": boolean, "client_cert": None, "client_key": None, "proxy": None, "no_proxy": None, "timeout": integer,
+    "max_wait": integer, "allow_http": boolean, "auth_header": None, "interface": None, "heartbeat_interval": integer, "sync_interval": integer,
+    "confirm_timeout": integer, "keep_reachable": boolean, "textfile_dir": None}
 POLICY = {
-    "allow_hooks": check_type_bool, "allowed_ips": None, "dns": None, "mtu": None, "table": None, "fwmark": None, "listen_port": None, "persistent_keepalive": None,
-    "allow_endpoints": None, "allow_allowed_ips": None, "allow_dns": None, "kill_switch": check_type_bool}
+    "allow_hooks": boolean, "allowed_ips": None, "dns": None, "mtu": None, "table": None, "fwmark": None, "listen_port": None, "persistent_keepalive": None,
+    "allow_endpoints": None, "allow_allowed_ips": None, "allow_dns": None, "kill_switch": boolean}
 
 
 class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
-        makers = {"settings": self._settings, "units": self._units, "launcher": lambda _variables: self._text("gatecontrol_agent.py")}
+        makers = {"settings": self._settings, "units": self._units, "launcher": lambda _variables: _verify.role_file("gatecontrol_agent.py")}
         unknown = sorted(set(terms) - set(makers))
         if unknown:
             raise AnsibleLookupError("there is no %s of an agent; ask for settings, units or launcher" % ", ".join(map(str, unknown)))
@@ -90,7 +91,8 @@ class LookupModule(LookupBase):
 
     def _units(self, variables):
         settings = self._values(variables, {name: SETTINGS[name] for name in ("interface", "heartbeat_interval", "textfile_dir")})
-        interval, offset = max(settings.get("heartbeat_interval", 60), 1), int(hashlib.sha256(variables["inventory_hostname"].encode("utf-8")).hexdigest()[:8], 16)
+        interval = max(settings.get("heartbeat_interval", 60), 1)
+        offset = int(hashlib.sha256(variables["inventory_hostname"].encode("utf-8")).hexdigest()[:8], 16)
         marks = {
             "interface": settings.get("interface", "wg0"), "interval": interval, "first": offset % interval + 1, "offset": offset % max(interval // 4, 1),
             "timeout": max(interval, 60) + 30, "textfile": "-%s" % settings["textfile_dir"] if "textfile_dir" in settings else ""}
@@ -98,14 +100,8 @@ class LookupModule(LookupBase):
         for folder, _folders, names in os.walk(UNITS):
             for name in names:
                 path = os.path.join(folder, name)
-                text = self._text(path)
+                text = _verify.role_file(path)
                 for mark, value in marks.items():
                     text = text.replace("__%s__" % mark, str(value))
                 found[path[len(UNITS):]] = text
         return found
-
-    @staticmethod
-    def _text(name):
-        """The text of one of the role's files."""
-        with open(os.path.join(FILES, name), encoding="utf-8") as handle:
-            return handle.read()

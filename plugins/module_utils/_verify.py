@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import urllib.parse
 
@@ -21,6 +22,7 @@ LIBRARY = "usr/local/lib/gatecontrol"  # holds the package "gatecontrol"
 LIBRARY_FILE = "/" + LIBRARY + "/gatecontrol/%s.py"
 LAUNCHER = "usr/local/sbin/gatecontrol-agent"
 MODULES = ("_agent", "_api", "_enrollment", "_services", "_tunnel", "_verify", "_wgconf")  # what the agent is made of
+ROLE_FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles/gatecontrol/files")  # on the controller
 MARKER = "gatecontrol-agent:"  # begins the one line of JSON that verify and confirm answer, whatever a banner prints before
 
 # What an installation of the agent consists of, beside the collection's own code.
@@ -53,6 +55,12 @@ def settings_text(settings):
 def program_digest(path, text):
     """SHA-256 of an installed file; the launcher's first line is left out, since it names the interpreter found on the host."""
     return _enrollment.digest(text.split("\n", 1)[1] if path == "/" + LAUNCHER and text.startswith("#!") else text)
+
+
+def role_file(name):
+    """The text of one of the role's files, on the controller."""
+    with open(os.path.join(ROLE_FILES, name), encoding="utf-8", newline="") as handle:
+        return handle.read()
 
 
 def sources():

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 
 from . import _enrollment, _verify
 
 AGENT = "C:\\ProgramData\\GateControl\\gatecontrol_agent.ps1"
-SOURCE = "roles/gatecontrol/files/gatecontrol_agent.ps1"  # in the collection
 # A process of its own: a policy that forbids scripts does not count for it, and cmd, PowerShell and WinRM take the line alike.
 COMMAND = 'powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -File "%s" %s'
 
@@ -26,9 +24,7 @@ def command(*words):
 
 def agent_text():
     """The agent's text as the collection has it."""
-    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    with open(os.path.join(here, SOURCE), encoding="utf-8", newline="") as handle:
-        return handle.read()
+    return _verify.role_file("gatecontrol_agent.ps1")
 
 
 def wanted(question):

@@ -54,8 +54,9 @@ def test_specs_hold_every_variable_that_the_role_uses():
 
 
 def test_the_agent_s_settings_have_the_types_of_the_options():
+    kinds = {"bool": check_type_bool, "int": check_type_int}
     assert {name: make for name, make in AGENT.items() if make} == {
-        name: {"bool": check_type_bool, "int": check_type_int}[OPTIONS[name]["type"]] for name in AGENT if name in DEFAULTS and OPTIONS[name]["type"] in ("bool", "int")}
+        name: kinds[OPTIONS[name]["type"]] for name in AGENT if name in DEFAULTS and OPTIONS[name]["type"] in kinds}
 
 
 def test_entry_point():

@@ -124,7 +124,7 @@ def test_a_release_that_cannot_register_is_said_before_anything_is_written():
 
 
 def test_the_agent_that_is_asked_is_the_collection_s():
-    here = pathlib.Path(__file__).parents[4] / _windows.SOURCE
+    here = pathlib.Path(__file__).parents[4] / "roles/gatecontrol/files/gatecontrol_agent.ps1"
     assert _windows.agent_text().encode() == here.read_bytes()
     question = _verify.wanted({"launcher": "x", "settings": {}, "url": "https://Gate.example.com/"})
     assert _windows.wanted(question)["files"] == {_windows.AGENT: _enrollment.digest(_windows.agent_text())}
