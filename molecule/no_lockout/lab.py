@@ -165,18 +165,21 @@ def wait_until(true, limit: float, otherwise: str, every: float = 0.05) -> None:
 
 
 class Packets:
-    """A packet every 20 ms through a host's tunnel, each asking for an answer."""
+    """A packet every 20 ms through a host's tunnel, each asking for an answer; 250 at least, however quick what happens meanwhile is."""
+
+    LEAST = 6  # seconds
 
     def __init__(self, host: Host) -> None:
         self._command = ["ip", "netns", "exec", host.container, "ping", "-n", "-i", "0.02", host.lab.gateway]
 
     def __enter__(self) -> Packets:
+        self._begun = time.monotonic()
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1)
         assert "icmp_seq=" in self._process.stdout.readline() + self._process.stdout.readline(), "no answer through the tunnel to begin with"
         return self
 
     def __exit__(self, *_problem: object) -> None:
-        time.sleep(0.3)
+        time.sleep(max(0.3, self.LEAST - (time.monotonic() - self._begun)))
         self._process.send_signal(signal.SIGINT)
         text = self._process.communicate()[0]
         answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", text)}
