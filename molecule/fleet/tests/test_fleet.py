@@ -31,6 +31,7 @@ def test_converge_took_one_login_for_all(room):
 
 
 def test_a_steady_run_needs_neither_secret_nor_login(room):
+    room.ask_for_nothing()
     mark = room.mark_log()
     run = room.play(**room.NO_SECRET).ok()
     assert {host: (run.changed(host), run.seen(host)["in_sync"], len(run.of(host))) for host in room.hosts} == {
@@ -57,18 +58,23 @@ def test_three_batches_take_one_login(room):
 # --- cut off
 
 
-def killed_at_five_random_moments(room, url=None, tokens=True, **given) -> None:
+def killed_at_random_moments(room, count, url=None, tokens=True, **given) -> None:
     """Each time the hosts are enrolled anew, the run is killed and run again, and each host has one peer. given: variables of the play."""
     whole = room.play(**given).ok().seconds
     seed = random.SystemRandom().randrange(10**6)
     dice = random.Random(seed)
-    moments = sorted(dice.uniform(0.1, 0.9) * whole for _number in range(5))
+    moments = sorted(dice.uniform(0.1, 0.9) * whole for _number in range(count))
     print("seed %d: killed after %s s of %.1f s" % (seed, ", ".join("%.1f" % moment for moment in moments), whole))
     for moment in moments:
-        absent(room, **given)
-        assert room.peers(url) == {}
-        begun = room.start(**given)
-        time.sleep(moment)
+        while True:
+            absent(room, **given)
+            assert room.peers(url) == {}
+            begun = room.start(**given)
+            time.sleep(moment)
+            if begun[0].poll() is None:
+                break
+            room.finish(begun).ok()  # the machine has more time for it than it had at first
+            moment /= 2
         room.kill(begun)
         room.ask("reset")
         room.play(**given).ok()
@@ -77,7 +83,7 @@ def killed_at_five_random_moments(room, url=None, tokens=True, **given) -> None:
 
 def test_killed_at_five_random_moments_and_run_again(room):
     absent(room)
-    killed_at_five_random_moments(room)
+    killed_at_random_moments(room, 5)
 
 
 def test_a_clones_agent_falls_silent_by_itself(room):
@@ -130,7 +136,7 @@ def test_a_peers_token_enrolls_the_fleet(room, eras, era):
     server = eras[era]
     token = server.token("peers", name="controller")
     given = dict(room.NO_SECRET, gatecontrol_url=server.url, gatecontrol_peers_token=token)
-    killed_at_five_random_moments(room, server.url, False, **given)
+    killed_at_random_moments(room, 2, server.url, False, **given)
     again = room.play(**given).ok()
     assert not any(again.changed(host) for host in room.hosts)
     room.play(gatecontrol_state="absent", **given).ok()
