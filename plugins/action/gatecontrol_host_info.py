@@ -65,10 +65,10 @@ class ActionModule(ActionBase):
 
     def _ask_server(self, params, options, answer, windows):
         """The config check of a host without a token of its own, from here and at most every sync_interval."""
-        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _options, _windows
-
         if answer["now"] - (answer.get("last_check") or 0) < options.get("sync_interval", 300):
             return
+        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _options, _windows
+
         try:
             api = _api.Api(dict(options, url=answer["url"], token=_options.secret(params, "peers_token"), max_wait=0))
             updated = api.peer_config(answer["peer_id"])["hash"] != answer["hash"]
