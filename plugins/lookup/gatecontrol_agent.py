@@ -99,9 +99,9 @@ class LookupModule(LookupBase):
         found = {}
         for folder, _folders, names in os.walk(UNITS):
             for name in names:
-                path = os.path.join(folder, name)
-                text = _verify.role_file(path)
+                path = os.path.relpath(os.path.join(folder, name), UNITS)
+                text = _verify.role_file(os.path.join("units", path))
                 for mark, value in marks.items():
                     text = text.replace("__%s__" % mark, str(value))
-                found[path[len(UNITS):]] = text
+                found["/" + path] = text
         return found

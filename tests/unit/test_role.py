@@ -9,6 +9,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_bool, check_type_int
 from ansible_collections.callmetechie.gatecontrol.plugins.lookup import gatecontrol_agent
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options
 
 ROLE = pathlib.Path(__file__).parents[2] / "roles" / "gatecontrol"
 SPECS = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
@@ -57,6 +58,17 @@ def test_the_agent_s_settings_have_the_types_of_the_options():
     kinds = {"bool": check_type_bool, "int": check_type_int}
     assert {name: make for name, make in AGENT.items() if make} == {
         name: kinds[OPTIONS[name]["type"]] for name in AGENT if name in DEFAULTS and OPTIONS[name]["type"] in kinds}
+
+
+def test_the_agent_s_settings_are_those_that_the_modules_take():
+    assert set(gatecontrol_agent.POLICY) == set(_options.POLICY) and set(_options.REACH) < set(gatecontrol_agent.SETTINGS)
+
+
+@pytest.mark.parametrize("path", [path for path in [*ROLE.rglob("tasks/**/*.yml"), *ROLE.parents[1].glob("playbooks/*.yml")]
+                                  if "ansible_connection: local" in path.read_text()], ids=lambda path: path.name)
+def test_what_runs_on_the_controller_is_given_its_secrets_by_a_pipe(path):
+    text = path.read_text()
+    assert text.count("ansible_connection: local") == text.count("ansible_pipelining: true")
 
 
 def test_entry_point():
