@@ -24,6 +24,11 @@ PYTHON = str(CHECKOUT / ".venv/bin/python")
 OBSERVE = "Observe what is there"
 
 
+def clean_environment() -> dict:
+    """This process's environment without what molecule or a user has set for Ansible, colours among it, and without secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))}
+
+
 class Run:
     """What an ansible-playbook run did. text: its output; results: each task's result on each host."""
 
@@ -72,7 +77,7 @@ class Scenario:
               **variables):
         """Begin a run; finish() waits for it. kill: where it kills itself (see callback/trace.py)."""
         trace = tempfile.NamedTemporaryFile("r", encoding="utf-8", suffix=".jsonl")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))}
+        environment = clean_environment()
         environment.update(
             ANSIBLE_CONFIG=str(HERE / "ansible.cfg"), ANSIBLE_COLLECTIONS_PATH=self.collections, ANSIBLE_NOCOLOR="1",
             ANSIBLE_CALLBACK_PLUGINS=str(HERE / "callback"), ANSIBLE_CALLBACKS_ENABLED="trace", TRACE_FILE=trace.name,

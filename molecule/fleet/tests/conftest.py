@@ -47,6 +47,18 @@ class Fleet(Scenario):
         """Every client token that the server knows."""
         return [token for token in self.admin(url).tokens() if "client" in token["scopes"]]
 
+    def revoke(self, name: str | None = None) -> None:
+        """Have the server forget the tokens of this name, or all."""
+        admin = self.admin()
+        for token in admin.tokens():
+            if name in (None, token["name"]):
+                admin.revoke(token["id"])
+
+    def left(self, host: str) -> str:
+        """What is on a host of an enrollment, its packages aside; "" for nothing."""
+        return self.on(host, "ls -d /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf /usr/local/lib/gatecontrol /usr/local/sbin/gatecontrol-agent "
+                       "/etc/systemd/system/gatecontrol-* 2>/dev/null; wg show interfaces; ip link show wg0 2>/dev/null; true").strip()
+
     def settled(self, hosts: list | None = None, url: str | None = None, tokens: bool = True) -> None:
         """Each of these hosts has one peer that is connected and one token that is bound to it; there is no other peer or token."""
         hosts = sorted(hosts or self.hosts)
@@ -84,7 +96,5 @@ def start_over(room) -> None:
                     "/etc/wireguard/wg0.conf", check=False)
     for name in room.peers():
         room.ask("peer", action="delete", peer=name)
-    admin = room.admin()
-    for token in admin.tokens():
-        admin.revoke(token["id"])
+    room.revoke()
     room.play()

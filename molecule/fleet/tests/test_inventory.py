@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 
 import yaml
-from scenario import CHECKOUT
+from scenario import CHECKOUT, clean_environment
 
 
 def test_hosts_are_online_and_reached_through_the_tunnel(room, tmp_path):
@@ -14,8 +13,8 @@ def test_hosts_are_online_and_reached_through_the_tunnel(room, tmp_path):
     source.write_text(yaml.safe_dump({
         "plugin": "callmetechie.gatecontrol.gatecontrol", "url": room.url, "ca_path": str(room.folder / "tls/ca.pem"),
         "compose": {"ansible_user": "'ops'", "ansible_python_interpreter": "'/usr/bin/python3'"}}), encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}  # colours, among others
-    environment.update(
+    environment = dict(
+        clean_environment(),
         ANSIBLE_COLLECTIONS_PATH=str(CHECKOUT / "build"), GATECONTROL_PEERS_TOKEN=room.token("inventory", "peers"), ANSIBLE_FORKS="8",
         ANSIBLE_PRIVATE_KEY_FILE=str(room.folder / "id_ed25519"), ANSIBLE_SSH_CONTROL_PATH_DIR=str(tmp_path),
         ANSIBLE_SSH_COMMON_ARGS="-F /dev/null -o UserKnownHostsFile=%s/known -o StrictHostKeyChecking=accept-new" % tmp_path)

@@ -9,7 +9,6 @@ import urllib.request
 import pytest
 from scenario import CHECKOUT, until
 
-LEFT = "ls -d /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf /usr/local/sbin/gatecontrol-agent 2>/dev/null; wg show interfaces"
 OLD = ".pre-rotation"  # ends the name of the peer that a rotation replaces
 
 
@@ -27,8 +26,8 @@ def play(room, book, hosts, *words, **options):
 
 
 def minted(room) -> list:
-    """The name of every token that a play made."""
-    return sorted(token["name"] for token in room.tokens() if token["name"].startswith("ansible: "))
+    """(name, number of the peer) of every token that a play made."""
+    return sorted((token["name"], token["peer_id"]) for token in room.tokens() if token["name"].startswith("ansible: "))
 
 
 def accepted(room, token) -> bool:
@@ -51,6 +50,8 @@ def settled(room, hosts) -> None:
     again = room.play(limit=hosts).ok()
     assert {host: again.changed(host) + again.seen(host)["drift"] for host in hosts} == {host: [] for host in hosts}
     room.settled()
+    peers, tokens = room.peers(), minted(room)
+    assert all([number for name, number in tokens if name == "ansible: " + host] == [peers[host]["id"]] for host in hosts)
 
 
 # ---------------------------------------------------------------- rotate
@@ -89,14 +90,14 @@ def test_retire_refuses_more_than_its_share(room):
     for words in ({"gatecontrol_retire_names": ["long-gone"]}, {}):
         refused = play(room, "retire", hosts, gatecontrol_hosts="all", **words)
         assert refused.status != 0 and "gatecontrol_retire_max_percent=20" in refused.text, refused.text
-    assert (set(room.peers()), minted(room)) == before and all("wg0" in room.on(host, LEFT) for host in hosts)
+    assert (set(room.peers()), minted(room)) == before and all("wg0" in room.left(host) for host in hosts)
 
 
 def test_retire_leaves_nothing(room, vacant):
     assert "long-gone" not in room.peers()
-    assert {host: room.on(host, LEFT, check=False).strip() for host in vacant} == dict.fromkeys(vacant, "")
+    assert {host: room.left(host) for host in vacant} == dict.fromkeys(vacant, "")
     assert not set(vacant) & set(room.peers())
-    assert [name for name in minted(room) if name[len("ansible: "):] in vacant] == ["ansible: " + vacant[-1]], "a peers token cannot revoke it"
+    assert [name for name, _number in minted(room) if name[len("ansible: "):] in vacant] == ["ansible: " + vacant[-1]], "a peers token cannot revoke it"
 
 
 @pytest.fixture(scope="module")
@@ -142,17 +143,14 @@ def test_a_machine_is_enrolled_for_its_job_with_any_one_secret(room, vacant, job
     assert [run.status == 0 for run in runs] == [True, False, True, True], "\n".join(run.text for run in runs)
     timers = ["active", "active", "inactive", "active"]
     assert [run.of(host, "Work")[0]["result"]["stdout_lines"] for run, host in zip(runs, vacant)] == [["handshake", timer] for timer in timers]
-    assert {host: room.on(host, LEFT, check=False).strip() for host in vacant} == dict.fromkeys(vacant, "")
+    assert {host: room.left(host) for host in vacant} == dict.fromkeys(vacant, "")
     assert set(room.peers()) == set(room_peers) | {vacant[3]} and "id %d" % bound["id"] in runs[3].text, "it names the peer that stays"
-    assert not [name for name in minted(room) if name[len("ansible: "):] in vacant[:3]]
+    assert not [name for name, _number in minted(room) if name[len("ansible: "):] in vacant[:3]]
     made = [entry["body"] for entry in room.log(since=mark, method="POST", path="/api/v1/peers")]
     assert sorted(body["name"] for body in made) == sorted(vacant[:3]) and {body["tags"] for body in made} == {"ephemeral"}
     assert all(3000 < _seconds_from_now(body["expires_at"]) <= 3600 for body in made)
     room.ask("peer", action="delete", peer=vacant[3])
-    admin = room.admin()
-    for token in admin.tokens():
-        if token["name"] == vacant[3]:
-            admin.revoke(token["id"])
+    room.revoke(vacant[3])
 
 
 def _seconds_from_now(moment):
@@ -169,11 +167,11 @@ def test_a_job_that_is_killed_leaves_nothing_for_long(room, vacant, job):
     assert until(lambda: room.ask("sweep") and not any(room.peers()[host]["enabled"] for host in left), 10), "the server disables the peers"
     # The next job, on a machine that the killed one left as it was, deletes what both left.
     play(room, "ephemeral", first, **job).ok()
-    assert not set(left) & set(room.peers()) and not [name for name in minted(room) if name[len("ansible: "):] in left]
-    assert room.on(first, LEFT, check=False).strip() == "" and room.on(second, LEFT, check=False)
+    assert not set(left) & set(room.peers()) and not [name for name, _number in minted(room) if name[len("ansible: "):] in left]
+    assert room.left(first) == "" and room.left(second)
     # The machine of the other one lived on; and there was a third one, whose job nothing followed.
     room.ask("peer", action="add", peer="third", values={"tags": "ephemeral"})
     room.ask("peer", action="expire", peer="third")
     play(room, "retire", second, gatecontrol_hosts="all", gatecontrol_expired=True).ok()
     assert "third" not in room.peers()
-    assert room.on(second, LEFT, check=False).strip() == ""
+    assert room.left(second) == ""
