@@ -19,6 +19,7 @@ options:
   _terms:
     description:
       - V(settings), V(units) or V(launcher), the options of M(callmetechie.gatecontrol.gatecontrol_agent).
+      - V(peer_fields), which stands for what the play wants of the host's peer on the server (O(ignore:gatecontrol_tags) and the like).
     type: list
     elements: str
     required: true
@@ -37,7 +38,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: One entry for each term. A dictionary of settings, the texts of the units by their absolute paths, or the launcher's text.
+  description:
+    - One entry for each term. A dictionary of settings, the texts of the units by their absolute paths, or the launcher's text.
+    - The digest of the peer's fields is empty where none is set, or where the controller has no secret to bring them to the server.
   type: list
   elements: raw
 """
@@ -49,7 +52,7 @@ from ansible.errors import AnsibleLookupError
 from ansible.module_utils.common.validation import check_type_bool as boolean, check_type_int as integer
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _verify
 
 UNITS = os.path.join(_verify.ROLE_FILES, "units")  # as they lie on a host, whatever its system; a host takes those of its own
 
@@ -61,14 +64,17 @@ SETTINGS = {
 POLICY = {
     "allow_hooks": boolean, "allowed_ips": None, "dns": None, "mtu": None, "table": None, "fwmark": None, "listen_port": None, "persistent_keepalive": None,
     "allow_endpoints": None, "allow_allowed_ips": None, "allow_dns": None, "kill_switch": boolean}
+PEER = {"description": None, "tags": None, "expires_at": None, "peer_dns": None, "peer_keepalive": None, "group_id": None}
+SECRETS = {"peers_token": None, "admin_password": None}  # of the controller
 
 
 class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
-        makers = {"settings": self._settings, "units": self._units, "launcher": lambda _variables: _verify.role_file("gatecontrol_agent.py")}
+        makers = {"settings": self._settings, "units": self._units, "launcher": lambda _variables: _verify.role_file("gatecontrol_agent.py"),
+                  "peer_fields": self._peer_fields}
         unknown = sorted(set(terms) - set(makers))
         if unknown:
-            raise AnsibleLookupError("there is no %s of an agent; ask for settings, units or launcher" % ", ".join(map(str, unknown)))
+            raise AnsibleLookupError("there is no %s of an agent; ask for settings, units, launcher or peer_fields" % ", ".join(map(str, unknown)))
         return [makers[term](variables or {}) for term in terms]
 
     def _values(self, variables, names):
@@ -88,6 +94,10 @@ class LookupModule(LookupBase):
             settings["textfile"] = settings.pop("textfile_dir")
         # The server writes the client's version into the description, so a description of one's own forbids sending it.
         return dict(settings, send_version="gatecontrol_description" not in variables, policy=self._values(variables, POLICY))
+
+    def _peer_fields(self, variables):
+        fields = self._values(variables, PEER)
+        return _enrollment.digest(_verify.settings_text(fields)) if fields and any(self._values(variables, SECRETS).values()) else ""
 
     def _units(self, variables):
         settings = self._values(variables, {name: SETTINGS[name] for name in ("interface", "heartbeat_interval", "textfile_dir")})

@@ -371,6 +371,8 @@ class Agent:
             self._compare_services(drift, state)
             if wanted.get("check", True) and not drift:
                 answer["server"] = self._ask(state, drift)
+            if wanted.get("fields") not in (None, self.enrollment.get("fields")):  # after the server was asked: whether the peer is there matters more
+                drift.append("the peer has not been given what the play wants of it on the server")
         if answer["pending"]:
             drift.append("a change of the tunnel is under way")
         answer["in_sync"] = not drift

@@ -200,9 +200,10 @@ class Fleet:
     # -- one host
 
     def _one(self, host, named, tokens, check_mode):
-        name = _api.check_name(host["name"], exact=True)
-        wanted = _peer.wanted_fields(host)
-        found = named.get(name)
+        grant, wanted = host.get("token", True), _peer.wanted_fields(host)
+        own = [peer for peer in named.values() if peer["id"] == host.get("peer_id") and not grant]  # it may have been renamed
+        found = own[0] if own else named.get(host["name"])
+        name = found["name"] if found else _api.check_name(host["name"], exact=True)
         if found and found.get("isOnline") and found["id"] != host.get("peer_id") and not self.adopt:
             raise _peer.PeerError("the peer %s (id %s) is in use: it had a handshake in the last 3 minutes, and this host does not hold its enrollment; set "
                                   "gatecontrol_name to another name, or gatecontrol_adopt=true if it is this host" % (name, found["id"]), "not_ours",
@@ -212,13 +213,14 @@ class Fleet:
         result = _Listed(self.api, name, [found]).settle("enabled" if again else "present", wanted, check_mode)
         requests = 1 + ("peer_keepalive" in wanted) if result["created"] else int(result["changed"])
         result = {key: result[key] for key in ("peer", "created", "changed")}
-        if not host.get("token", True):
+        # Those of a run that ended before the host had it, or of the host's earlier life.
+        old = [token for token in tokens if token["name"].startswith(token_name("")) and token.get("peer_id") == result["peer"]["id"]
+               or token["name"] == token_name(name) and token.get("peer_id") is None]
+        if not grant and not any("expires_at" in wanted and token.get("expires_at") != wanted["expires_at"] for token in old):
             return dict(result, requests=requests)
         if not self.user:
             answer = {} if check_mode else self.api.peer_config(result["peer"]["id"])
             return dict(result, requests=requests + 1, **{key: answer[key] for key in ("config", "hash") if key in answer})
-        # Those of a run that ended before the host had it, or of the host's earlier life.
-        old = [token for token in tokens if token["name"] == token_name(name) and token.get("peer_id") in (result["peer"]["id"], None)]
         if check_mode:
             return dict(result, requests=requests + len(old) + 1)
         self._revoke(old)

@@ -31,7 +31,7 @@ INSTALLATION = {"launcher": {"type": "str", "no_log": True}, "units": {"type": "
 HOST_INFO = dict(
     INSTALLATION, state={"type": "str", "choices": ["present", "absent"], "default": "present"}, url={"type": "str"}, interface={"type": "str"},
     token={"type": "str", "no_log": True}, token_digest={"type": "str", "no_log": False}, peers_token={"type": "str", "no_log": True},
-    controller={"type": "dict"}, check={"type": "bool", "default": True})
+    controller={"type": "dict"}, peer_fields={"type": "str"}, check={"type": "bool", "default": True})
 
 
 def marked(text):
@@ -94,7 +94,8 @@ def normal_url(url):
 def wanted(params):
     """What verify compares a host with, from options as HOST_INFO has them; no secret. Raises ValueError as normal_url does.
 
-    {"state", "url", "interface", "check": bool, "token": SHA-256 or None, "settings": SHA-256 of settings_text, "files": {path: program_digest}}
+    {"state", "url", "interface", "check": bool, "token": SHA-256 or None, "fields": peer_fields or None, "settings": SHA-256 of settings_text,
+    "files": {path: program_digest}}
     """
     texts = dict({LIBRARY_FILE % name: text for name, text in sources().items()}, **(params.get("units") or {}))
     if params.get("launcher"):
@@ -102,7 +103,7 @@ def wanted(params):
     settings = params.get("settings")
     return {
         "state": params.get("state") or "present", "url": params.get("url") and normal_url(params["url"]), "interface": params.get("interface"),
-        "check": params.get("check", True), "token": params.get("token_digest"),
+        "check": params.get("check", True), "token": params.get("token_digest"), "fields": params.get("peer_fields") or None,
         "settings": _enrollment.digest(settings_text(settings)) if settings else None,
         "files": {path: program_digest(path, text) for path, text in texts.items()} if params.get("launcher") else {}}
 

@@ -43,6 +43,11 @@ options:
   controller:
     description: O(settings) that differ for the request made from the controller, such as C(ca_path).
     type: dict
+  peer_fields:
+    description:
+      - What the lookup P(callmetechie.gatecontrol.gatecontrol_agent#lookup) gives for V(peer_fields). Compared with what the host's peer was given last, and
+        not compared when empty or left out.
+    type: str
   check:
     description: Whether the server is asked for a new config.
     type: bool

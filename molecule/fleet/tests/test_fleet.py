@@ -38,6 +38,27 @@ def test_a_steady_run_needs_neither_secret_nor_login(room):
     assert sorted(entry["event"] for entry in asked) == ["config/check"] * 8 and logins(room, mark) == 0
 
 
+def test_what_the_server_keeps_of_a_peer_follows_the_play(room):
+    hosts = room.hosts[:2]
+    tokens = [token["id"] for token in room.tokens()]
+    wish = {"gatecontrol_tags": ["web", "blue"], "gatecontrol_peer_keepalive": 17, "gatecontrol_description": "rack 4"}
+    checked = room.play("--check", limit=hosts, **wish).ok()
+    assert all(checked.changed(host) for host in hosts)
+    mark = room.mark_log()
+    room.play(limit=hosts, **room.NO_SECRET, **wish).ok()
+    assert not any(peer["tags"] for peer in room.peers().values()) and logins(room, mark) == 0, "nobody could tell the server"
+    run = room.play(limit=hosts, **wish).ok()
+    for host, peer in room.peers().items():
+        kept = (peer["tags"], peer["persistent_keepalive"], peer["description"])
+        assert kept == ("blue,web", 17, "rack 4") if host in hosts else not kept[0], (host, kept)
+    assert all(run.changed(host) and "\t17" in room.on(host, "wg show wg0 persistent-keepalive") for host in hosts)
+    assert logins(room, mark) == 1 and [token["id"] for token in room.tokens()] == tokens, "the hosts keep their tokens"
+    again = room.play(limit=hosts, **wish).ok()
+    assert not any(again.changed(host) for host in hosts) and logins(room, mark) == 1
+    room.play(limit=hosts, gatecontrol_tags=[], gatecontrol_peer_keepalive=25).ok()
+    room.settled()
+
+
 def test_retired_with_the_administrators_login_nothing_stays(room):
     absent(room)
     assert room.peers() == {} and room.tokens() == []

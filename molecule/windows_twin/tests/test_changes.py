@@ -6,6 +6,7 @@ import json
 import pytest
 
 from conftest import FOLDER, WINDOWS, settled
+from gateserver import running
 
 
 @pytest.fixture
@@ -28,6 +29,16 @@ def test_a_new_config_arrives(room, mtu):
         assert "Run the tunnel" in run.changed(host) and "MTU = 1380" in room.config(host)
         assert json.loads(room.agent(host, "show"))["verdict"]["ok"]
     assert not any(room.play(limit="windows:!spare").ok().changed(host) for host in WINDOWS)
+
+
+def test_what_the_server_keeps_of_a_peer_follows_the_play(room):
+    hosts, (user, password) = ["win1", room.mac], running.ADMIN.split(":")
+    wish = {"gatecontrol_admin_user": user, "gatecontrol_admin_password": password, "gatecontrol_tags": ["desk"]}
+    for kept in (True, False):
+        run = room.play(limit=hosts, **wish).ok()
+        assert [bool(run.changed(host)) for host in hosts] == [kept, kept], run.text
+        assert {name: peer["tags"] for name, peer in room.peers().items() if peer["tags"]} == dict.fromkeys(hosts, "desk")
+    room.play(limit=hosts, **dict(wish, gatecontrol_tags=[])).ok()
 
 
 def test_what_does_not_work_is_taken_back(room, mtu):

@@ -1115,6 +1115,9 @@ function Get-Verification($Wanted) {
         if ($OnWindows) { Compare-Service $drift $state }
         if (-not $wireguard) { [void] $drift.Add('WireGuard is not installed') }
         if ((Get-Value $Wanted 'check' $true) -and -not $drift.Count) { $answer['server'] = Get-ServerAnswer $state $drift }
+        if ($Wanted['fields'] -and $Wanted['fields'] -ne $Run.enrollment['fields']) {
+            [void] $drift.Add('the peer has not been given what the play wants of it on the server')
+        }
     }
     if ($answer['pending']) { [void] $drift.Add('a change of the tunnel is under way') }
     $answer['drift'] = @($drift)

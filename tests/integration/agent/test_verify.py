@@ -142,6 +142,14 @@ def test_every_new_wish_is_found(gate, steady, verify, wish):
     assert len(answer["drift"]) == 1 and words in answer["drift"][0] and gate.calls() == []
 
 
+def test_what_the_play_wants_of_the_peer_is_found_beside_what_the_server_says(gate, steady, verify):
+    answer = verify(peer_fields="a" * 64)
+    assert answer["drift"] == ["the peer has not been given what the play wants of it on the server"] and gate.calls() == ["config/check"]
+    steady.store.save("enrollment", dict(steady.store.load("enrollment"), fields="a" * 64))
+    assert verify(peer_fields="a" * 64)["in_sync"] and verify(peer_fields="")["in_sync"] and verify()["in_sync"]
+    assert not verify(peer_fields="b" * 64)["in_sync"]
+
+
 def test_a_url_in_another_spelling_is_the_same(gate, steady, verify):
     assert verify(url=steady.settings["url"].upper() + "/")["in_sync"]
 

@@ -143,6 +143,26 @@ def test_fields_and_an_expiry_of_peer_and_token(fleet):
     assert [body["expires_at"] for body in minted] == ["2031-01-01T00:00:00Z"] and minted[0]["peer_id"] == peer["id"]
 
 
+def test_fields_of_an_enrolled_host_are_changed_without_a_new_token(fleet):
+    gate, run = fleet("1.118.2")
+    name = gate.name("fleet")
+    number = run([{"host": name, "name": name, "expires_at": "2031-01-01T00:00:00Z"}], **ADMIN)["hosts"][name]["peer"]["id"]
+    gate.set(name, name=name + "-renamed")
+    token, = tokens_of(gate, run, name)
+    host = {"host": name, "name": name, "peer_id": number, "token": False, "expires_at": "2031-01-01T00:00:00Z", "tags": ["b", "a"]}
+    assert run([host], check=True, **ADMIN)["changed"] and not gate.peers(name)[0]["tags"]
+    assert "token" not in run([host], **ADMIN)["hosts"][name]
+    peer, = gate.peers(name)
+    assert (peer["id"], peer["name"], peer["tags"]) == (number, name + "-renamed", "a,b")
+    assert tokens_of(gate, run, name) == [token]
+    assert not run([host], **ADMIN)["changed"]
+    # A token ends when it was told to, so that another end takes another token.
+    assert run([dict(host, expires_at="2032-01-01T00:00:00Z")], **ADMIN)["hosts"][name]["token"]
+    later, = tokens_of(gate, run, peer["name"])
+    assert tokens_of(gate, run, name) == [] and later["id"] != token["id"]
+    assert later["expires_at"] == gate.peers(name)[0]["expires_at"] == "2032-01-01T00:00:00Z"
+
+
 def test_absent_leaves_no_peer_and_no_token(fleet, new_host):
     gate, run = fleet("1.118.2")
     name = gate.name("fleet")

@@ -48,6 +48,16 @@ def test_without_the_role_s_defaults_units_are_those_of_wg0_and_60_seconds():
     assert lookup.run(["units"], known) == asked("units") and lookup.run(["settings"], known) == [{"send_version": True, "policy": {}}]
 
 
+def test_the_peer_s_fields_are_told_apart_where_the_controller_can_set_them():
+    secret = {"gatecontrol_admin_password": "x"}
+    wanted = {"gatecontrol_tags": ["web"], "gatecontrol_peer_keepalive": 25}
+    assert asked("peer_fields", **wanted) == asked("peer_fields", **secret) == [""]
+    digests = [asked("peer_fields", **fields)[0] for fields in (
+        {**wanted, **secret}, {**wanted, **secret, "gatecontrol_group_id": 2}, {**wanted, **secret, "gatecontrol_tags": []})]
+    assert len(set(digests)) == 3 and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
+    assert asked("peer_fields", gatecontrol_peers_token="gc_x", gatecontrol_dns=["9.9.9.9"], gatecontrol_group_id=None, **wanted) == digests[:1]
+
+
 def test_other_words_are_refused():
     with pytest.raises(AnsibleLookupError, match="no packages of an agent"):
         asked("settings", "packages")
