@@ -180,6 +180,10 @@ class Scenario:
         """The server's peers by name."""
         return {peer["name"]: peer for peer in self.ask("peer", url, action="list")}
 
+    def numbers(self) -> dict:
+        """The numbers of the server's peers by name; the rest of a peer changes with every packet."""
+        return {name: peer["id"] for name, peer in self.peers().items()}
+
     def log(self, url: str | None = None, **filters) -> list:
         """The server's log."""
         return self.ask("log", url, **filters)

@@ -21,8 +21,9 @@ def matrix(job):
 
 
 def test_every_scenario_runs():
-    listed = re.search(r"^SCENARIOS := (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE).group(1).split()
-    assert listed and set(listed) <= set(matrix("hosts")["scenario"])
+    listed = " ".join(re.findall(r"^(?:ALONE|BESIDE) := (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)).replace("+", " ").split()
+    assert sorted(listed) == sorted(path.parent.name for path in (CHECKOUT / "molecule").glob("*/molecule.yml"))
+    assert set(listed) <= set(matrix("hosts")["scenario"])
     for name in matrix("hosts")["scenario"]:
         assert (CHECKOUT / "molecule" / name / "molecule.yml").is_file()
 

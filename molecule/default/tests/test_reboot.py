@@ -7,7 +7,7 @@ from scenario import until
 
 
 def test_tunnel_and_timer_come_back(room):
-    peers, mark = {name: peer["id"] for name, peer in room.peers().items()}, room.mark_log()
+    peers, mark = room.numbers(), room.mark_log()
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda words: room.room("reboot", *words), [("deb11",), ("deb12", "--hard"), ("deb13",)]))
     for host in room.hosts:
@@ -18,4 +18,4 @@ def test_tunnel_and_timer_come_back(room):
         assert beats, "%s does not beat" % host
     run = room.play().ok()
     assert not any(run.changed(host) for host in room.hosts), run.text
-    assert {name: peer["id"] for name, peer in room.peers().items()} == peers
+    assert room.numbers() == peers

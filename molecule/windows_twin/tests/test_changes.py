@@ -43,7 +43,7 @@ def test_what_the_server_keeps_of_a_peer_follows_the_play(room):
 
 def test_what_does_not_work_is_taken_back(room, mtu):
     """win1's peer is silent, win2 cannot be reached by a new connection, win3's service does not start."""
-    before, peers = {host: room.config(host) for host in WINDOWS}, room.peers()
+    before, peers = {host: room.config(host) for host in WINDOWS}, room.numbers()
     mtu(1370)
     room.set("win1", peer_answers=False)
     room.set("win2", reachable="old")
@@ -59,7 +59,7 @@ def test_what_does_not_work_is_taken_back(room, mtu):
         assert not shown["verdict"]["ok"] and "\\GateControl\\restore" not in room.twin(host).state["tasks"]
     again = room.play("--check", limit="windows:!spare").ok()
     assert all("have not reached the tunnel" in " ".join(again.seen(host)["drift"]) for host in WINDOWS), "what was undone is forgotten"
-    assert {name: peer["id"] for name, peer in room.peers().items()} == {name: peer["id"] for name, peer in peers.items()}
+    assert room.numbers() == peers
 
 
 def test_a_change_that_was_interrupted_is_ended_by_its_task(room, mtu):
@@ -113,7 +113,7 @@ ROWS = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_drift(room, row):
-    good, peers = {host: room.look(host) for host in WINDOWS}, room.peers()
+    good, peers = {host: room.look(host) for host in WINDOWS}, room.numbers()
     for host, (name, how, _words) in zip(WINDOWS, ROWS[row]):
         if name:
             how(room.file(host, name))
@@ -132,11 +132,11 @@ def test_drift(room, row):
         assert room.look(host) == good[host]
     if row == "agent":
         assert [repaired.seen(host)["asked"] for host in WINDOWS] == ["agent", "module", "module"]
-    assert {name: peer["id"] for name, peer in room.peers().items()} == {name: peer["id"] for name, peer in peers.items()}
+    assert room.numbers() == peers
 
 
 def test_no_answer_at_all_is_not_a_host_without_enrollment(room):
-    before, peers = room.look("win1"), room.peers()
+    before, peers = room.look("win1"), room.numbers()
     agent = room.file("win1", "gatecontrol_agent.ps1")
     text = agent.read_text()
     agent.unlink()
@@ -145,4 +145,4 @@ def test_no_answer_at_all_is_not_a_host_without_enrollment(room):
     assert run.status != 0 and "could not be asked" in run.error("win1") and len(run.changed("win1")) == 0
     room.set("win1", breaks=[])
     agent.write_text(text)
-    assert room.look("win1") == before and room.peers() == peers
+    assert room.look("win1") == before and room.numbers() == peers

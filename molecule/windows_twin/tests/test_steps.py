@@ -15,10 +15,10 @@ STEPS = {
 def test_check_mode_on_fresh_hosts_takes_nothing(room):
     for host in SPARE:
         room.fresh(host)
-    before, peers = {host: room.look(host) for host in SPARE}, room.peers()
+    before, peers = {host: room.look(host) for host in SPARE}, room.numbers()
     run = room.play("--check", "--diff", playbook="spare.yml", limit="spare1").ok()
     assert "Have a peer" in run.changed("spare1")
-    assert {host: room.look(host) for host in SPARE} == before and room.peers() == peers
+    assert {host: room.look(host) for host in SPARE} == before and room.numbers() == peers
 
 
 def test_each_step_may_fail(room):
