@@ -40,7 +40,8 @@ RETURN = r"""
 _raw:
   description:
     - One entry for each term. A dictionary of settings, the texts of the units by their absolute paths, or the launcher's text.
-    - The digest of the peer's fields is empty where none is set, or where the controller has no secret to bring them to the server.
+    - The digest of the peer's fields is empty where none is set, where the controller has no secret to bring them to the server, and where one of these
+      variables comes to nothing, as in a run without the vault's password.
   type: list
   elements: raw
 """
@@ -48,8 +49,8 @@ _raw:
 import hashlib
 import os
 
-from ansible.errors import AnsibleLookupError
-from ansible.module_utils.common.validation import check_type_bool as boolean, check_type_int as integer
+from ansible.errors import AnsibleError, AnsibleLookupError
+from ansible.module_utils.common.validation import check_type_bool as boolean, check_type_int as integer, check_type_list
 from ansible.plugins.lookup import LookupBase
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _verify
@@ -64,7 +65,9 @@ SETTINGS = {
 POLICY = {
     "allow_hooks": boolean, "allowed_ips": None, "dns": None, "mtu": None, "table": None, "fwmark": None, "listen_port": None, "persistent_keepalive": None,
     "allow_endpoints": None, "allow_allowed_ips": None, "allow_dns": None, "kill_switch": boolean}
-PEER = {"description": None, "tags": None, "expires_at": None, "peer_dns": None, "peer_keepalive": None, "group_id": None}
+PEER = {
+    "description": str, "tags": lambda tags: sorted(str(tag).strip() for tag in check_type_list(tags)), "expires_at": str,
+    "peer_dns": lambda servers: [str(server).strip() for server in check_type_list(servers)], "peer_keepalive": integer, "group_id": integer}
 SECRETS = {"peers_token": None, "admin_password": None}  # of the controller
 
 
@@ -96,8 +99,12 @@ class LookupModule(LookupBase):
         return dict(settings, send_version="gatecontrol_description" not in variables, policy=self._values(variables, POLICY))
 
     def _peer_fields(self, variables):
-        fields = self._values(variables, PEER)
-        return _enrollment.digest(_verify.settings_text(fields)) if fields and any(self._values(variables, SECRETS).values()) else ""
+        try:
+            fields = self._values(variables, PEER)
+            known = fields and any(self._values(variables, SECRETS).values())
+        except AnsibleError:  # a vault that is closed, a fact that was not gathered
+            known = False
+        return _enrollment.digest(_verify.settings_text(fields)) if known else ""
 
     def _units(self, variables):
         settings = self._values(variables, {name: SETTINGS[name] for name in ("interface", "heartbeat_interval", "textfile_dir")})

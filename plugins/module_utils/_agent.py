@@ -360,7 +360,7 @@ class Agent:
         drift, state = [], self.memory()
         running = self.running()
         answer = self.show(state, self.connection(running))
-        answer.update(host=self.facts(), tunnel=None, server={"asked": False}, drift=drift, now=self.now())
+        answer.update(host=self.facts(), tunnel=None, server={"asked": False}, peer_fields=None, drift=drift, now=self.now())
         if wanted.get("state") == "absent":
             drift += [path + " is there" for path in self.parts()] + ["the interface %s is there" % self.interface] * (
                 running is not None and bool(self.enrollment.get("interface")))  # another's tunnel is not for this to take away
@@ -371,7 +371,8 @@ class Agent:
             self._compare_services(drift, state)
             if wanted.get("check", True) and not drift:
                 answer["server"] = self._ask(state, drift)
-            if wanted.get("fields") not in (None, self.enrollment.get("fields")):  # after the server was asked: whether the peer is there matters more
+            answer["peer_fields"] = self._compare_fields(wanted)
+            if answer["peer_fields"] is False:  # after the server was asked: whether the peer is there matters more
                 drift.append("the peer has not been given what the play wants of it on the server")
         if answer["pending"]:
             drift.append("a change of the tunnel is under way")
@@ -443,6 +444,13 @@ class Agent:
             drift.append("the token file was changed")
         if self.enrollment.get("settings") not in (None, _enrollment.digest(self.store.text("settings") or "")):
             drift.append("the settings have not reached the tunnel: an earlier change failed or was undone")
+
+    def _compare_fields(self, wanted):
+        """Whether the peer was given what the play wants of it. None without a wish, and where the peer is another host's or on another server."""
+        record = self.enrollment
+        if not wanted.get("fields") or record.get("fingerprint") != self.fingerprint or wanted.get("url") not in (None, record.get("url")):
+            return None
+        return wanted["fields"] == record.get("fields")
 
     def _compare_files(self, wanted, drift):
         if wanted.get("settings") and wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):

@@ -78,6 +78,11 @@ class Fleet:
         return self._each(hosts, lambda host, dry: dict(
             self._one(host, named, tokens, dry), gone=host.get("peer_id") not in numbers | {None}), refused, check_mode)
 
+    def kept(self, hosts, check_mode=False):
+        """{"peer", "changed"}: the fields of the peers that the hosts are enrolled as, by their numbers alone. Makes no peer and no token."""
+        peers, _tokens = self._lists(check_mode=True)
+        return self._each(hosts, lambda host, dry: self._fields(host, _enrolled(host, peers), dry), {}, check_mode)
+
     def absent(self, hosts, max_percent=None, others=0, check_mode=False):
         """{"deleted", "changed", "revoked": [token names], "staying": [names of tokens that only an administrator can revoke]}
 
@@ -200,31 +205,34 @@ class Fleet:
     # -- one host
 
     def _one(self, host, named, tokens, check_mode):
-        grant, wanted = host.get("token", True), _peer.wanted_fields(host)
-        own = [peer for peer in named.values() if peer["id"] == host.get("peer_id") and not grant]  # it may have been renamed
-        found = own[0] if own else named.get(host["name"])
-        name = found["name"] if found else _api.check_name(host["name"], exact=True)
+        name = _api.check_name(host["name"], exact=True)
+        found = named.get(name)
         if found and found.get("isOnline") and found["id"] != host.get("peer_id") and not self.adopt:
             raise _peer.PeerError("the peer %s (id %s) is in use: it had a handshake in the last 3 minutes, and this host does not hold its enrollment; set "
                                   "gatecontrol_name to another name, or gatecontrol_adopt=true if it is this host" % (name, found["id"]), "not_ours",
                                   peer_id=found["id"], peer_name=name)
-        # The server leaves a peer disabled that is given more time.
-        again = found and not found.get("enabled", 1) and "expires_at" in wanted and is_past(found.get("expires_at"), self.now())
-        result = _Listed(self.api, name, [found]).settle("enabled" if again else "present", wanted, check_mode)
-        requests = 1 + ("peer_keepalive" in wanted) if result["created"] else int(result["changed"])
-        result = {key: result[key] for key in ("peer", "created", "changed")}
-        # Those of a run that ended before the host had it, or of the host's earlier life.
-        old = [token for token in tokens if token["name"].startswith(token_name("")) and token.get("peer_id") == result["peer"]["id"]
-               or token["name"] == token_name(name) and token.get("peer_id") is None]
-        if not grant and not any("expires_at" in wanted and token.get("expires_at") != wanted["expires_at"] for token in old):
+        result = self._fields(dict(host, name=name), found, check_mode)
+        requests = result.pop("requests")
+        if not host.get("token", True):
             return dict(result, requests=requests)
         if not self.user:
             answer = {} if check_mode else self.api.peer_config(result["peer"]["id"])
             return dict(result, requests=requests + 1, **{key: answer[key] for key in ("config", "hash") if key in answer})
+        # Those of a run that ended before the host had it, or of the host's earlier life.
+        old = [token for token in tokens if token["name"] == token_name(name) and token.get("peer_id") in (result["peer"]["id"], None)]
         if check_mode:
             return dict(result, requests=requests + len(old) + 1)
         self._revoke(old)
-        return dict(result, changed=True, **self._mint(name, result["peer"]["id"], wanted.get("expires_at")))
+        return dict(result, changed=True, **self._mint(name, result["peer"]["id"], _peer.wanted_fields(host).get("expires_at")))
+
+    def _fields(self, host, found, check_mode):
+        """The host's peer with the fields it is to have: found, None for one that is made."""
+        wanted = _peer.wanted_fields(host)
+        # The server leaves a peer disabled that is given more time.
+        again = found and not found.get("enabled", 1) and "expires_at" in wanted and is_past(found.get("expires_at"), self.now())
+        result = _Listed(self.api, found["name"] if found else host["name"], [found]).settle("enabled" if again else "present", wanted, check_mode)
+        requests = 1 + ("peer_keepalive" in wanted) if result["created"] else int(result["changed"])
+        return dict({key: result[key] for key in ("peer", "created", "changed")}, requests=requests)
 
     def _mint(self, name, peer_id, expires_at):
         token, details = self.api.mint(self.user, token_name(name), peer_id, expires_at)
@@ -247,9 +255,7 @@ class Fleet:
                 "staying": [] if self.user or not found else [token_name(host["name"])], "requests": len(numbers) + len(bound)}
 
     def _second(self, host, named, tokens, keys, check_mode):
-        own = next((peer for peer in named.values() if peer["id"] == host.get("peer_id")), None)
-        if not own:
-            raise _api.ApiError("the peer %s (id %s) is not on the server: %s" % (host["name"], host.get("peer_id"), _api.ENROLL_AGAIN), "not_found")
+        own = _enrolled(host, named.values())
         name = own["name"].removesuffix(ROTATED)
         before, peer, requests = named.get(name + ROTATED), own, 1
         if keys and before in (None, own):
@@ -324,6 +330,14 @@ class Tokens:
 
 def _shown(tokens):
     return {"tokens": ["%s (id %s)" % (token["name"], token["id"]) for token in tokens]}
+
+
+def _enrolled(host, peers):
+    """The peer of the host's enrollment, which must be there. Raises ApiError (not_found)."""
+    own = next((peer for peer in peers if peer["id"] == host.get("peer_id")), None)
+    if not own:
+        raise _api.ApiError("the peer %s (id %s) is not on the server: %s" % (host["name"], host.get("peer_id"), _api.ENROLL_AGAIN), "not_found")
+    return own
 
 
 def _of(host, peers):

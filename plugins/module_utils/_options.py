@@ -76,7 +76,7 @@ TUNNEL = dict(
     arm={"type": "bool", "default": False})
 FLEET = dict(
     REACH, **PEERS_TOKEN, **SESSION,
-    state={"type": "str", "choices": ["present", "absent", "expired", "rotated", "confirmed"], "default": "present"},
+    state={"type": "str", "choices": ["present", "absent", "kept", "expired", "rotated", "confirmed"], "default": "present"},
     keys={"type": "bool", "default": False, "no_log": False}, names={"type": "list", "elements": "str", "default": []}, max_percent={"type": "int"},
     others={"type": "int", "default": 0}, pace={"type": "bool", "default": False}, adopt={"type": "bool", "default": False},
     hosts={"type": "list", "elements": "dict", "default": [], "options": dict(

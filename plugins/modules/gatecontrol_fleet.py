@@ -29,11 +29,13 @@ options:
   state:
     description:
       - V(present) and V(absent) say whether the peers exist. V(absent) revokes the tokens bound to them too, where an administrator's session is given.
+      - V(kept) brings description, tags and the like to the peers that the hosts are enrolled as, by O(hosts[].peer_id) alone. It makes no peer and no token,
+        and touches none that is there, so a token ends when it was to.
       - V(expired) does the same as V(absent) to every peer with the tag C(ephemeral) that the server disabled when its O(hosts[].expires_at) was over.
       - V(rotated) gives each host of O(hosts) a token beside the one it has, V(confirmed) takes away what was before once the host works with
         O(hosts[].token_id). Both need an administrator's session.
     type: str
-    choices: [present, absent, expired, rotated, confirmed]
+    choices: [present, absent, kept, expired, rotated, confirmed]
     default: present
   keys:
     description: Whether O(state=rotated) makes a second peer, with new keys, which takes over the name. The first one stays under another name until
@@ -179,6 +181,7 @@ def work(module):
     hosts = params["hosts"] + [{"host": name, "name": name} for name in params["names"]]
     act = {
         "present": lambda: fleet.present(hosts, module.check_mode),
+        "kept": lambda: fleet.kept(hosts, module.check_mode),
         "absent": lambda: fleet.absent(hosts, params["max_percent"], params["others"], module.check_mode),
         "expired": lambda: fleet.expired(module.check_mode),
         "rotated": lambda: fleet.rotated(hosts, params["keys"], module.check_mode),

@@ -178,6 +178,10 @@ tunnel:
   description: The step the planner would take (C(action)) and why (C(reasons)).
   returned: success
   type: dict
+peer_fields:
+  description: Whether the peer was given what O(peer_fields) stands for. Null where that is not compared, as on a clone of the host that enrolled.
+  returned: success
+  type: bool
 server:
   description: What the server answered. C(asked), C(updated), or C(error).
   returned: success

@@ -1099,6 +1099,7 @@ function Get-Verification($Wanted) {
     $answer['now'] = Get-Now
     $answer['tunnel'] = $null
     $answer['server'] = @{ asked = $false }
+    $answer['peer_fields'] = $null
     $wireguard = -not $OnWindows -or [IO.File]::Exists((Get-WireGuard))
     $answer['host'] = @{
         system = 'windows'; distribution = 'windows'; like = @(); version = [Environment]::OSVersion.Version.ToString(); service_manager = 'windows'
@@ -1115,8 +1116,10 @@ function Get-Verification($Wanted) {
         if ($OnWindows) { Compare-Service $drift $state }
         if (-not $wireguard) { [void] $drift.Add('WireGuard is not installed') }
         if ((Get-Value $Wanted 'check' $true) -and -not $drift.Count) { $answer['server'] = Get-ServerAnswer $state $drift }
-        if ($Wanted['fields'] -and $Wanted['fields'] -ne $Run.enrollment['fields']) {
-            [void] $drift.Add('the peer has not been given what the play wants of it on the server')
+        $record = $Run.enrollment
+        if ($Wanted['fields'] -and $record['fingerprint'] -eq $answer['host']['fingerprint'] -and (-not $Wanted['url'] -or $Wanted['url'] -eq $record['url'])) {
+            $answer['peer_fields'] = $Wanted['fields'] -eq $record['fields']
+            if (-not $answer['peer_fields']) { [void] $drift.Add('the peer has not been given what the play wants of it on the server') }
         }
     }
     if ($answer['pending']) { [void] $drift.Add('a change of the tunnel is under way') }

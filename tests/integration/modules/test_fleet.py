@@ -143,24 +143,23 @@ def test_fields_and_an_expiry_of_peer_and_token(fleet):
     assert [body["expires_at"] for body in minted] == ["2031-01-01T00:00:00Z"] and minted[0]["peer_id"] == peer["id"]
 
 
-def test_fields_of_an_enrolled_host_are_changed_without_a_new_token(fleet):
+@pytest.mark.parametrize("secret", ["admin", "peers"])
+def test_fields_of_an_enrolled_host_are_kept_and_no_token_is_touched(fleet, secret):
     gate, run = fleet("1.118.2")
-    name = gate.name("fleet")
+    name, how = gate.name("fleet"), ADMIN if secret == "admin" else {"peers_token": gate.peers_token}
     number = run([{"host": name, "name": name, "expires_at": "2031-01-01T00:00:00Z"}], **ADMIN)["hosts"][name]["peer"]["id"]
+    tokens = tokens_of(gate, run, name)
     gate.set(name, name=name + "-renamed")
-    token, = tokens_of(gate, run, name)
-    host = {"host": name, "name": name, "peer_id": number, "token": False, "expires_at": "2031-01-01T00:00:00Z", "tags": ["b", "a"]}
-    assert run([host], check=True, **ADMIN)["changed"] and not gate.peers(name)[0]["tags"]
-    assert "token" not in run([host], **ADMIN)["hosts"][name]
+    host = {"host": name, "name": name, "peer_id": number, "expires_at": "2032-01-01T00:00:00Z", "tags": ["b", "a"]}
+    gate.seen()
+    assert run([host], check=True, state="kept", **how)["changed"] and not gate.peers(name)[0]["tags"]
+    assert run([host], state="kept", **how)["hosts"][name]["changed"]
+    assert [call for call in gate.calls() if "login" not in call and not call.startswith("GET")] == ["PUT /peers/%d 200" % number]
     peer, = gate.peers(name)
-    assert (peer["id"], peer["name"], peer["tags"]) == (number, name + "-renamed", "a,b")
-    assert tokens_of(gate, run, name) == [token]
-    assert not run([host], **ADMIN)["changed"]
-    # A token ends when it was told to, so that another end takes another token.
-    assert run([dict(host, expires_at="2032-01-01T00:00:00Z")], **ADMIN)["hosts"][name]["token"]
-    later, = tokens_of(gate, run, peer["name"])
-    assert tokens_of(gate, run, name) == [] and later["id"] != token["id"]
-    assert later["expires_at"] == gate.peers(name)[0]["expires_at"] == "2032-01-01T00:00:00Z"
+    assert (peer["id"], peer["name"], peer["tags"], peer["expires_at"]) == (number, name + "-renamed", "a,b", "2032-01-01T00:00:00Z")
+    assert not run([host], state="kept", **how)["changed"] and [token["id"] for token in tokens_of(gate, run, name)] == [tokens[0]["id"]]
+    gone = run([dict(host, peer_id=99999)], state="kept", **how)["hosts"][name]
+    assert gone["failure"]["kind"] == "not_found" and len(gate.peers(name)) == 1, "a peer of the same name is not it"
 
 
 def test_absent_leaves_no_peer_and_no_token(fleet, new_host):

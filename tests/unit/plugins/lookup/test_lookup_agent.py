@@ -12,6 +12,9 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar, trust_as_template
 
+from ansible_collections.callmetechie.gatecontrol.plugins.lookup import gatecontrol_agent
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options, _peer
+
 ROLE = pathlib.Path(__file__).resolve().parents[4] / "roles/gatecontrol"
 DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text("utf-8"))
 SYSTEMD = "/etc/systemd/system/gatecontrol-"
@@ -56,6 +59,17 @@ def test_the_peer_s_fields_are_told_apart_where_the_controller_can_set_them():
         {**wanted, **secret}, {**wanted, **secret, "gatecontrol_group_id": 2}, {**wanted, **secret, "gatecontrol_tags": []})]
     assert len(set(digests)) == 3 and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
     assert asked("peer_fields", gatecontrol_peers_token="gc_x", gatecontrol_dns=["9.9.9.9"], gatecontrol_group_id=None, **wanted) == digests[:1]
+    same = dict(wanted, gatecontrol_tags=["b", "a "], gatecontrol_peer_keepalive="25"), dict(wanted, gatecontrol_tags="a,b")
+    assert asked("peer_fields", **secret, **same[0]) == asked("peer_fields", **secret, **same[1])
+    # Without the vault's password, or facts, there is nothing to compare.
+    for closed in ({"gatecontrol_admin_password": trust_as_template("{{ vault }}")}, dict(secret, gatecontrol_description=trust_as_template("{{ fact }}"))):
+        assert asked("peer_fields", **{**wanted, **closed}) == [""]
+
+
+def test_the_peer_s_fields_are_the_same_everywhere():
+    assert set(gatecontrol_agent.PEER) == set(_peer.FIELDS) == set(_options.PEER_FIELDS)
+    request = yaml.safe_load((ROLE / "tasks/fleet.yml").read_text("utf-8"))[1]["ansible.builtin.set_fact"]["__gatecontrol_request"]
+    assert set(_peer.FIELDS) <= set(request)
 
 
 def test_other_words_are_refused():
