@@ -4,9 +4,9 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# The first two measure time and have the machine to themselves. Each line of the others takes its turn beside the rest.
-ALONE := default no_lockout
-BESIDE := fleet macos_twin+windows_twin
+# The first have the machine to themselves, because of its time or because they fill it; the others, which wait much, run side by side.
+ALONE := default no_lockout fleet
+BESIDE := macos_twin windows_twin
 
 .PHONY: help root setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios beside $(BESIDE:%=beside-%) bench clean
 
@@ -22,7 +22,10 @@ demo: setup  ## three real hosts enrolled into an embedded server, to look at
 demo-stop:  ## take the demo away
 	@tests/demo.sh stop
 
-test: root setup lint unit sanity integration scenarios  ## everything that must pass
+test: root setup  ## everything that must pass
+	@echo "test: lint, unit and sanity side by side; each shows what it said when it is done"
+	@$(MAKE) --no-print-directory -j -O lint unit sanity
+	@$(MAKE) --no-print-directory integration scenarios
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "hosts, tunnels and namespaces need root: run it with sudo; make lint unit needs none" >&2; exit 2; }
@@ -52,7 +55,7 @@ scenarios: setup  ## every molecule scenario
 beside: $(BESIDE:%=beside-%)
 
 $(BESIDE:%=beside-%): beside-%:
-	@set -eo pipefail; for name in $(subst +, ,$*); do molecule test -s $$name 2>&1 | sed -u "s/^/$$name: /"; done
+	@set -o pipefail; molecule test -s $* 2>&1 | sed -u "s/^/$*: /"
 
 bench: setup  ## measure on real hosts, write build/bench.json
 	$(PY) tests/benchmark/bench.py
