@@ -59,8 +59,8 @@ def test_the_peer_s_fields_are_told_apart_where_the_controller_can_set_them():
         {**wanted, **secret}, {**wanted, **secret, "gatecontrol_group_id": 2}, {**wanted, **secret, "gatecontrol_tags": []})]
     assert len(set(digests)) == 3 and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
     assert asked("peer_fields", gatecontrol_peers_token="gc_x", gatecontrol_dns=["9.9.9.9"], gatecontrol_group_id=None, **wanted) == digests[:1]
-    same = dict(wanted, gatecontrol_tags=["b", "a "], gatecontrol_peer_keepalive="25"), dict(wanted, gatecontrol_tags="a,b")
-    assert asked("peer_fields", **secret, **same[0]) == asked("peer_fields", **secret, **same[1])
+    assert asked("peer_fields", gatecontrol_tags=["b", "a "], gatecontrol_peer_keepalive="25", **secret) == asked(
+        "peer_fields", gatecontrol_tags="a,b", gatecontrol_peer_keepalive=25, **secret)
     # Without the vault's password, or facts, there is nothing to compare.
     for closed in ({"gatecontrol_admin_password": trust_as_template("{{ vault }}")}, dict(secret, gatecontrol_description=trust_as_template("{{ fact }}"))):
         assert asked("peer_fields", **{**wanted, **closed}) == [""]
