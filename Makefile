@@ -25,7 +25,8 @@ demo-stop:  ## take the demo away
 test: root setup  ## everything that must pass
 	@echo "test: lint, unit and sanity side by side; each shows what it said when it is done"
 	@$(MAKE) --no-print-directory -j -O lint unit sanity
-	@$(MAKE) --no-print-directory integration scenarios
+	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory scenarios
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "hosts, tunnels and namespaces need root: run it with sudo; make lint unit needs none" >&2; exit 2; }

@@ -446,9 +446,10 @@ class Agent:
             drift.append("the settings have not reached the tunnel: an earlier change failed or was undone")
 
     def _compare_fields(self, wanted):
-        """Whether the peer was given what the play wants of it. None without a wish, and where the peer is another host's or on another server."""
+        """Whether the peer was given what the play wants of it. None without a wish, for a peer that is ephemeral, another host's or on another server."""
         record = self.enrollment
-        if not wanted.get("fields") or record.get("fingerprint") != self.fingerprint or wanted.get("url") not in (None, record.get("url")):
+        if not wanted.get("fields") or record.get("fields") == "ephemeral" or record.get("fingerprint") != self.fingerprint or (
+                wanted.get("url") not in (None, record.get("url"))):
             return None
         return wanted["fields"] == record.get("fields")
 

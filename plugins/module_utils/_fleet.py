@@ -229,7 +229,8 @@ class Fleet:
         """The host's peer with the fields it is to have: found, None for one that is made."""
         wanted = _peer.wanted_fields(host)
         # The server leaves a peer disabled that is given more time.
-        again = found and not found.get("enabled", 1) and "expires_at" in wanted and is_past(found.get("expires_at"), self.now())
+        again = found and not found.get("enabled", 1) and "expires_at" in wanted and is_past(found.get("expires_at"), self.now()) and (
+            not is_past(wanted["expires_at"], self.now()))
         result = _Listed(self.api, found["name"] if found else host["name"], [found]).settle("enabled" if again else "present", wanted, check_mode)
         requests = 1 + ("peer_keepalive" in wanted) if result["created"] else int(result["changed"])
         return dict({key: result[key] for key in ("peer", "created", "changed")}, requests=requests)

@@ -35,14 +35,14 @@ class HostPeer:
     api: token -> Api at the wanted URL. url, token (None: use the host's own), name, interface, peer_id (a token bound in advance),
     issued (the config's text where the controller read it: this host gets no token), adopt, move: the options of gatecontrol_peer.
     server: {"version", "timestamp"} of a ping made a moment ago, or None. run: runs commands, as machine_fingerprint takes it. fingerprint,
-    system ("name release"): of a host that is not this machine. fields: stands for what the controller has settled of the peer (FIELDS), None where
-    it has not; kept with the enrollment.
+    system ("name release"): of a host that is not this machine. settled: {"peer_id", "fields"}, what stands for the FIELDS that the controller has
+    brought to a peer, or None; kept with the enrollment of that peer.
     """
 
     def __init__(self, store, api, url, token=None, name=None, interface="wg0", peer_id=None, issued=None, adopt=False, move=False,
-                 server=None, run=None, fingerprint=None, system=None, fields=None):
+                 server=None, run=None, fingerprint=None, system=None, settled=None):
         self.store, self.api, self.url, self.token, self.interface = store, api, url, token, interface
-        self.peer_id, self.issued, self.adopt, self.move, self.server, self.fields = peer_id, issued, adopt, move, server, fields
+        self.peer_id, self.issued, self.adopt, self.move, self.server, self.settled = peer_id, issued, adopt, move, server, settled or {}
         self.name = name or platform.node()
         self.system = system or "%s %s" % (_agent.client_platform(), platform.release())
         self.record = store.load("enrollment") or {}
@@ -144,8 +144,8 @@ class HostPeer:
         record = dict(self.record, url=self.url, fingerprint=self.fingerprint)
         if self.token:
             record.update(token_digest=self.token_digest, reporting="full")
-        if self.fields:
-            record["fields"] = self.fields
+        if self.settled.get("peer_id") == record["peer_id"]:
+            record["fields"] = self.settled["fields"]
         if offered is not None and _server_key(offered):
             record["server_public_key"] = _server_key(offered)
         changed = record != self.record or self.token not in (None, (self.store.text("token") or "").strip())
@@ -184,7 +184,8 @@ class HostPeer:
         record = {
             "peer_id": answer["peerId"], "peer_name": answer["peerName"], "url": self.url, "interface": self.interface,
             "fingerprint": self.fingerprint, "token_digest": self.token_digest, "reporting": "none" if issued else "full",
-            "server_public_key": _server_key(answer["config"]), "hash": None, "file_hash": None, "fields": self.fields or None}
+            "server_public_key": _server_key(answer["config"]), "hash": None, "file_hash": None,
+            "fields": self.settled["fields"] if self.settled.get("peer_id") == answer["peerId"] else None}
         self.store.save("offered", answer["config"])
         self._write(record)
         self.store.drop("intent", "state", *(["token"] if issued else []))

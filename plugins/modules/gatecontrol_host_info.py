@@ -179,7 +179,8 @@ tunnel:
   returned: success
   type: dict
 peer_fields:
-  description: Whether the peer was given what O(peer_fields) stands for. Null where that is not compared, as on a clone of the host that enrolled.
+  description: Whether the peer was given what O(peer_fields) stands for. Null where that is not compared, as on a clone of the host that enrolled, and
+    for a peer of the playbook C(ephemeral).
   returned: success
   type: bool
 server:

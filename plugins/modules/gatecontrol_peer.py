@@ -73,10 +73,19 @@ options:
     description: With O(files), whether only the intent is made, which has to lie on the host before the run that registers it.
     type: bool
     default: false
-  peer_fields:
-    description: What the lookup P(callmetechie.gatecontrol.gatecontrol_agent#lookup) gives for V(peer_fields), where the controller has brought them to the
-      server. Kept with the enrollment.
-    type: str
+  settled:
+    description: What the controller has brought to the server for a peer. Kept with the host's enrollment, if that is of this peer.
+    type: dict
+    suboptions:
+      peer_id:
+        description: The peer's number.
+        type: int
+        required: true
+      fields:
+        description: What the lookup P(callmetechie.gatecontrol.gatecontrol_agent#lookup) gives for V(peer_fields). V(ephemeral) for a peer that has an end
+          of its own, whose fields are not compared later.
+        type: str
+        required: true
   server:
     description: RV(callmetechie.gatecontrol.gatecontrol_info#module:server) of a moment ago. Saves a request. Ignored where its address is
       not O(url).
@@ -236,7 +245,7 @@ def on_host(module):
     peer = _peer.HostPeer(
         store, lambda token: _api.Api(dict(options, token=token), who), url, token=_options.secret(params), name=params["name"],
         interface=params["interface"], peer_id=params["peer_id"], issued=params["issued_config"], adopt=params["adopt"],
-        move=params["move"], server=server, fields=params["peer_fields"], run=run, fingerprint=fingerprint,
+        move=params["move"], server=server, settled=params["settled"], run=run, fingerprint=fingerprint,
         system=params["client_platform"] if remote else None)
     if params["intent_only"]:
         peer.intend()
@@ -259,7 +268,8 @@ def main():
             state={"type": "str", "choices": ["present", "absent", "enabled", "disabled"], "default": "present"},
             name={"type": "str"}, peer_id={"type": "int"}, adopt={"type": "bool", "default": False},
             move={"type": "bool", "default": False},
-            issued_config={"type": "str", "no_log": True}, server={"type": "dict"}, peer_fields={"type": "str"},
+            issued_config={"type": "str", "no_log": True}, server={"type": "dict"},
+            settled={"type": "dict", "options": {"peer_id": {"type": "int", "required": True}, "fields": {"type": "str", "required": True}}},
             return_config={"type": "bool", "default": False}, intent_only={"type": "bool", "default": False}, **_options.FILES),
         required_by={"issued_config": ["peer_id", "name"], "files": ["machine_fingerprint", "client_platform", "name"]})
 

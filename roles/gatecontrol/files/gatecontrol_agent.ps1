@@ -1117,7 +1117,8 @@ function Get-Verification($Wanted) {
         if (-not $wireguard) { [void] $drift.Add('WireGuard is not installed') }
         if ((Get-Value $Wanted 'check' $true) -and -not $drift.Count) { $answer['server'] = Get-ServerAnswer $state $drift }
         $record = $Run.enrollment
-        if ($Wanted['fields'] -and $record['fingerprint'] -eq $answer['host']['fingerprint'] -and (-not $Wanted['url'] -or $Wanted['url'] -eq $record['url'])) {
+        $own = $record['fingerprint'] -eq $answer['host']['fingerprint'] -and (-not $Wanted['url'] -or $Wanted['url'] -eq $record['url'])
+        if ($Wanted['fields'] -and $own -and $record['fields'] -ne 'ephemeral') {
             $answer['peer_fields'] = $Wanted['fields'] -eq $record['fields']
             if (-not $answer['peer_fields']) { [void] $drift.Add('the peer has not been given what the play wants of it on the server') }
         }

@@ -151,8 +151,10 @@ def test_what_the_play_wants_of_the_peer_is_found_beside_what_the_server_says(ga
     assert verify()["peer_fields"] is None and verify(peer_fields="a" * 64)["peer_fields"] is True
     # The peer of a clone is another host's, and the number of one is another peer's on another server.
     assert verify(peer_fields="b" * 64, url="https://new.example.com")["peer_fields"] is None
-    steady.store.save("enrollment", dict(steady.store.load("enrollment"), fingerprint="f" * 64))
-    assert verify(peer_fields="b" * 64)["peer_fields"] is None
+    for other in ({"fields": "ephemeral"}, {"fingerprint": "f" * 64}):
+        steady.store.save("enrollment", dict(steady.store.load("enrollment"), **other))
+        assert verify(peer_fields="b" * 64)["peer_fields"] is None
+        steady.store.save("enrollment", dict(steady.store.load("enrollment"), fields="a" * 64))
 
 
 def test_a_url_in_another_spelling_is_the_same(gate, steady, verify):

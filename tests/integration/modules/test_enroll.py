@@ -122,8 +122,11 @@ def test_a_peer_made_on_the_controller_and_a_token_bound_to_it(gate, host, new_h
     assert result["reporting"] == "full"
     assert not host.ok("peer", url=gate.url, token=token, peer_id=made["peer"]["id"])["changed"]
     assert gate.calls() == ["GET config/check 200"] and host.record["fields"] is None
-    for fields, changed in (("a" * 64, True), ("a" * 64, False), ("", False)):  # what the controller has settled since
-        assert host.ok("peer", url=gate.url, peer_fields=fields)["changed"] is changed and host.record["fields"] == "a" * 64
+    number = made["peer"]["id"]
+    for fields, peer_id, changed in (("a" * 64, number, True), ("a" * 64, number, False), ("b" * 64, number + 1, False)):  # what the controller has brought
+        settled = {"fields": fields, "peer_id": peer_id}
+        assert host.ok("peer", url=gate.url, settled=settled)["changed"] is changed and host.record["fields"] == "a" * 64
+    assert not host.ok("peer", url=gate.url)["changed"]
 
 
 @ALL

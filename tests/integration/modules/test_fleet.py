@@ -432,8 +432,9 @@ def test_a_peer_that_expired_and_gets_more_time_is_enabled_again(fleet):
     assert not gate.peers(name)[0]["enabled"]
     run([name], **ADMIN)
     assert not gate.peers(name)[0]["enabled"], "nobody said until when"
-    run([{"host": name, "name": name, "expires_at": "2031-01-01T00:00:00Z"}], **ADMIN)
-    assert gate.peers(name)[0]["enabled"]
+    for end, enabled in (("2021-01-01T00:00:00Z", 0), ("2031-01-01T00:00:00Z", 1)):
+        run([{"host": name, "name": name, "expires_at": end}], **ADMIN)
+        assert gate.peers(name)[0]["enabled"] == enabled
 
 
 def test_a_batch_that_is_refused_keeps_its_login(fleet):
