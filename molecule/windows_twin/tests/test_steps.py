@@ -47,10 +47,10 @@ def test_a_controller_that_dies_after_the_register_finds_its_peer_again(room):
     room.play(playbook="spare.yml", limit="spare1", gatecontrol_state="absent", gatecontrol_peers_token=room.token("controller", "peers")).ok()
     room.fresh("spare1")
     room.play(playbook="spare.yml", limit="spare1", kill="after Have a peer")
-    made = room.peers()["spare1"]["id"]
+    made = room.numbers()["spare1"]
     assert room.file("spare1", "intent.json").exists() and not room.file("spare1", "enrollment.json").exists()
     room.play(playbook="spare.yml", limit="spare1").ok()
-    assert {name: peer["id"] for name, peer in room.peers().items() if name.startswith("spare1")} == {"spare1": made}
+    assert {name: number for name, number in room.numbers().items() if name.startswith("spare1")} == {"spare1": made}
 
 
 def test_a_peer_that_was_there_before_is_not_taken(room):
