@@ -17,7 +17,7 @@ import tempfile
 ETC = "etc/gatecontrol"
 VAR = "var/lib/gatecontrol"
 FILES = {
-    "enrollment": ETC + "/enrollment.json",  # peer id, name, url, hashes, digest of the token, machine id
+    "enrollment": ETC + "/enrollment.json",  # peer id, name, url, hashes, digests of token and fields, machine id
     "token": ETC + "/token",                 # the client token, alone
     "settings": ETC + "/settings.json",      # what the agent needs to reach the server and how often
     "intent": ETC + "/intent.json",          # written before register, removed after enrollment

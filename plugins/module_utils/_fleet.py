@@ -79,9 +79,9 @@ class Fleet:
             self._one(host, named, tokens, dry), gone=host.get("peer_id") not in numbers | {None}), refused, check_mode)
 
     def kept(self, hosts, check_mode=False):
-        """{"peer", "changed"}: the fields of the peers that the hosts are enrolled as, by their numbers alone. Makes no peer and no token."""
+        """{"peer", "created": False, "changed"}: the fields of the peers that the hosts are enrolled as, by their numbers alone. Looks at no token."""
         peers, _tokens = self._lists(check_mode=True)
-        return self._each(hosts, lambda host, dry: self._fields(host, _enrolled(host, peers), dry), {}, check_mode)
+        return self._each(hosts, lambda host, dry: self._fields(host["name"], _enrolled(host, peers), _peer.wanted_fields(host), dry), {}, check_mode)
 
     def absent(self, hosts, max_percent=None, others=0, check_mode=False):
         """{"deleted", "changed", "revoked": [token names], "staying": [names of tokens that only an administrator can revoke]}
@@ -206,12 +206,13 @@ class Fleet:
 
     def _one(self, host, named, tokens, check_mode):
         name = _api.check_name(host["name"], exact=True)
+        wanted = _peer.wanted_fields(host)
         found = named.get(name)
         if found and found.get("isOnline") and found["id"] != host.get("peer_id") and not self.adopt:
             raise _peer.PeerError("the peer %s (id %s) is in use: it had a handshake in the last 3 minutes, and this host does not hold its enrollment; set "
                                   "gatecontrol_name to another name, or gatecontrol_adopt=true if it is this host" % (name, found["id"]), "not_ours",
                                   peer_id=found["id"], peer_name=name)
-        result = self._fields(dict(host, name=name), found, check_mode)
+        result = self._fields(name, found, wanted, check_mode)
         requests = result.pop("requests")
         if not host.get("token", True):
             return dict(result, requests=requests)
@@ -223,15 +224,14 @@ class Fleet:
         if check_mode:
             return dict(result, requests=requests + len(old) + 1)
         self._revoke(old)
-        return dict(result, changed=True, **self._mint(name, result["peer"]["id"], _peer.wanted_fields(host).get("expires_at")))
+        return dict(result, changed=True, **self._mint(name, result["peer"]["id"], wanted.get("expires_at")))
 
-    def _fields(self, host, found, check_mode):
-        """The host's peer with the fields it is to have: found, None for one that is made."""
-        wanted = _peer.wanted_fields(host)
+    def _fields(self, name, found, wanted, check_mode):
+        """A peer with its fields as wanted: found, or one that is made of this name."""
         # The server leaves a peer disabled that is given more time.
         again = found and not found.get("enabled", 1) and "expires_at" in wanted and is_past(found.get("expires_at"), self.now()) and (
             not is_past(wanted["expires_at"], self.now()))
-        result = _Listed(self.api, found["name"] if found else host["name"], [found]).settle("enabled" if again else "present", wanted, check_mode)
+        result = _Listed(self.api, name, [found]).settle("enabled" if again else "present", wanted, check_mode)
         requests = 1 + ("peer_keepalive" in wanted) if result["created"] else int(result["changed"])
         return dict({key: result[key] for key in ("peer", "created", "changed")}, requests=requests)
 
