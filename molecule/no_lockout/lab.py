@@ -165,27 +165,42 @@ def wait_until(true, limit: float, otherwise: str, every: float = 0.05) -> None:
 
 
 class Packets:
-    """A packet every 20 ms through a host's tunnel, each asking for an answer; 250 at least, however quick what happens meanwhile is."""
+    """A packet every 20 ms through a host's tunnel, each asking for an answer; 250 at least are answered, however quick what happens meanwhile is."""
 
-    LEAST = 9  # seconds; the 20 ms of ping are 25 on a busy machine
+    LEAST = 250
 
     def __init__(self, host: Host) -> None:
         self._command = ["ip", "netns", "exec", host.container, "ping", "-n", "-i", "0.02", host.lab.gateway]
+        self._answered, self._said = set(), ""
 
     def __enter__(self) -> Packets:
-        self._begun = time.monotonic()
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1)
-        assert "icmp_seq=" in self._process.stdout.readline() + self._process.stdout.readline(), "no answer through the tunnel to begin with"
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        try:
+            wait_until(lambda: self._answered, 5, "no answer through the tunnel to begin with")
+        except AssertionError:
+            self._process.kill()
+            raise
         return self
 
-    def __exit__(self, *_problem: object) -> None:
-        time.sleep(max(0.3, self.LEAST - (time.monotonic() - self._begun)))
-        self._process.send_signal(signal.SIGINT)
-        text = self._process.communicate()[0]
-        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", text)}
-        self.sent = max(answered)  # those after the last answer may be under way still
-        self.lost = len(set(range(min(answered), self.sent)) - answered)
-        under_way = int(re.search(r"(\d+) packets transmitted", text)[1]) - self.sent
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self._answered |= {int(number) for number in re.findall(r"icmp_seq=(\d+)", line)}
+            self._said += line
+
+    def __exit__(self, problem: object, *_rest: object) -> None:
+        try:
+            if problem is None:
+                settled = len(self._answered) + 15  # 0.3 s after the last of what happened
+                wait_until(lambda: len(self._answered) >= max(self.LEAST, settled), 60, "the answers through the tunnel came to an end")
+        finally:
+            self._process.send_signal(signal.SIGINT)
+            self._thread.join()
+            self._process.wait()
+        self.sent = max(self._answered)  # those after the last answer may be under way still
+        self.lost = len(set(range(min(self._answered), self.sent)) - self._answered)
+        under_way = int(re.search(r"(\d+) packets transmitted", self._said)[1]) - self.sent
         assert under_way < 50, f"the last {under_way} packets were not answered"
 
 
