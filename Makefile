@@ -5,8 +5,8 @@ PY := .venv/bin/python
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # The first have the machine to themselves, because of its time or because they fill it; the others, which wait much, run side by side.
-ALONE := default no_lockout fleet
-BESIDE := macos_twin windows_twin
+ALONE := no_lockout fleet
+BESIDE := default macos_twin windows_twin
 
 .PHONY: help root setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios beside $(BESIDE:%=beside-%) bench clean
 
@@ -47,16 +47,16 @@ sanity-all: setup  ## ansible-test sanity on every ansible-core the collection s
 	@tests/sanity.sh all
 
 scenario: setup  ## one molecule scenario on real hosts (root): make scenario NAME=default
-	molecule test -s $(NAME)
+	@tests/scenario.sh $(NAME)
 
 scenarios: setup  ## every molecule scenario
-	@set -e; for name in $(ALONE); do molecule test -s $$name; done
+	@set -e; for name in $(ALONE); do tests/scenario.sh $$name; done
 	@$(MAKE) --no-print-directory -j beside
 
 beside: $(BESIDE:%=beside-%)
 
 $(BESIDE:%=beside-%): beside-%:
-	@set -o pipefail; molecule test -s $* 2>&1 | sed -u "s/^/$*: /"
+	@set -o pipefail; tests/scenario.sh $* 2>&1 | sed -u "s/^/$*: /"
 
 bench: setup  ## measure on real hosts, write build/bench.json
 	$(PY) tests/benchmark/bench.py
