@@ -22,6 +22,16 @@ from gateserver import running  # noqa: E402
 
 PYTHON = str(CHECKOUT / ".venv/bin/python")
 OBSERVE = "Observe what is there"
+# All that the role leaves on a Linux host but packages.
+WIPE = """
+systemctl disable -q --now gatecontrol-beat.timer gatecontrol-recover.service wg-quick@wg0.service 2>/dev/null
+systemctl stop 'gatecontrol-*'
+ip link delete wg0 2>/dev/null
+rm -rf /etc/gatecontrol /var/lib/gatecontrol /usr/local/lib/gatecontrol /usr/local/sbin/gatecontrol-agent /etc/wireguard/wg0.conf
+rm -rf /etc/systemd/system/gatecontrol-* /etc/systemd/system/wg-quick@wg0.service.d
+systemctl daemon-reload
+systemctl reset-failed
+"""
 
 
 def clean_environment() -> dict:
@@ -134,8 +144,8 @@ class Scenario:
 
     def on(self, host: str, command: str, check: bool = True, timeout: float = 60) -> str:
         """Run a shell command on a host as root; returns its output."""
-        done = subprocess.run([PYTHON, str(CHECKOUT / "tests/hosts"), "exec", self.mark, host, "--", "timeout", str(timeout),
-                               "sh", "-c", command], capture_output=True, text=True, check=False)
+        done = subprocess.run(["podman", "exec", self.record["hosts"][host]["container"], "timeout", str(timeout), "sh", "-c", command],
+                              capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, "%s: %s\n%s%s" % (host, command, done.stdout, done.stderr)
         return done.stdout
 
@@ -143,6 +153,12 @@ class Scenario:
         """The same on all hosts at once."""
         with concurrent.futures.ThreadPoolExecutor() as pool:
             return dict(zip(self.hosts, pool.map(lambda host: self.on(host, command, check), self.hosts)))
+
+    def wipe(self, url: str | None = None) -> None:
+        """No enrollment on the Linux hosts and no peer on the server, whatever state they are in; by hand, since a play would take ten times as long."""
+        self.everywhere(WIPE)
+        for name in self.peers(url):
+            self.ask("peer", url, action="delete", peer=name)
 
     def room(self, verb: str, *words: str) -> None:
         """A command of tests/hosts for this run, such as reboot HOST."""
@@ -214,6 +230,12 @@ class Scenario:
         token = self.token(host)
         (self.folder / "host_vars" / (host + ".yml")).write_text("gatecontrol_token: %s\n" % token)
         return token
+
+    def unenroll(self) -> None:
+        """No host and no peer is enrolled, and each host has a new token."""
+        self.wipe()
+        for host in self.hosts:
+            self.give(host)
 
     def server(self, task: str) -> None:
         """Run server_start.yml or server_stop.yml."""

@@ -30,13 +30,7 @@ def start_over(room) -> None:
     """All hosts enrolled anew, whatever state they and the server are in."""
     room.server("server_stop.yml")
     room.server("server_start.yml")
-    room.play(gatecontrol_state="absent")
-    room.everywhere("systemctl stop wg-quick@wg0; ip link delete wg0; rm -rf /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf",
-                    check=False)
-    for name in room.peers():
-        room.ask("peer", action="delete", peer=name)
-    for host in room.hosts:
-        room.give(host)
+    room.unenroll()
     room.play()
 
 

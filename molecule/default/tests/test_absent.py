@@ -16,14 +16,6 @@ def look(room) -> dict:
     return {host: re.sub(r"(?m)^(/etc/(?:resolv\.conf|unbound/)\S* \d+ \d+) .*", r"\1", text).splitlines() for host, text in room.everywhere(LOOK).items()}
 
 
-def forget(room) -> None:
-    """No peers on the server, and a new token for each host."""
-    for name in room.peers():
-        room.ask("peer", action="delete", peer=name)
-    for host in room.hosts:
-        room.give(host)
-
-
 @contextlib.contextmanager
 def command_lines():
     """Every command line of this machine meanwhile, its hosts' among them: a set of texts."""
@@ -68,8 +60,7 @@ def test_absent_leaves_nothing(room):
 
 
 def test_with_a_peers_token_the_peer_goes_too(room):
-    room.play(gatecontrol_state="absent").ok()
-    forget(room)
+    room.unenroll()
     before = look(room)
     with command_lines() as commands:
         room.play().ok()
@@ -81,5 +72,5 @@ def test_with_a_peers_token_the_peer_goes_too(room):
     assert room.peers() == {}
     after = look(room)
     assert {host: sorted(set(before[host]) ^ set(after[host])) for host in room.hosts} == {host: [] for host in room.hosts}
-    forget(room)
+    room.unenroll()
     room.play().ok()

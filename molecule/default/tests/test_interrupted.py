@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from scenario import until
-from test_absent import forget
 
 # Where the controller's process is killed, one row for three hosts. Every task that changes a host is there, cut off in the middle and when
 # it is done; of apt's own work nothing, which goes on without the controller.
@@ -19,9 +18,8 @@ CUTS = [
 
 def fresh(room) -> None:
     """Hosts without enrollment, the first one without WireGuard, a server without peers, new tokens."""
-    room.play(gatecontrol_state="absent").ok()
+    room.unenroll()
     room.on(room.hosts[0], "DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge wireguard-tools wireguard-go openresolv", timeout=120)
-    forget(room)
 
 
 def finish(room) -> None:

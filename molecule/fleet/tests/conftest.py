@@ -92,9 +92,6 @@ def _each_test_finds_an_enrolled_fleet(request, room):
 def start_over(room) -> None:
     """All hosts enrolled anew, whatever state they and the server are in."""
     room.ask("reset")
-    room.everywhere("systemctl disable --now wg-quick@wg0 gatecontrol-beat.timer; ip link delete wg0; rm -rf /etc/gatecontrol /var/lib/gatecontrol "
-                    "/etc/wireguard/wg0.conf", check=False)
-    for name in room.peers():
-        room.ask("peer", action="delete", peer=name)
+    room.wipe()
     room.revoke()
     room.play()
