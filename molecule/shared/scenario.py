@@ -24,7 +24,7 @@ PYTHON = str(CHECKOUT / ".venv/bin/python")
 OBSERVE = "Observe what is there"
 # All that the role leaves on a Linux host but packages.
 WIPE = """
-systemctl disable -q --now gatecontrol-beat.timer gatecontrol-recover.service wg-quick@wg0.service 2>/dev/null
+systemctl disable -q --no-reload --now gatecontrol-beat.timer gatecontrol-recover.service wg-quick@wg0.service 2>/dev/null
 systemctl stop 'gatecontrol-*'
 ip link delete wg0 2>/dev/null
 rm -rf /etc/gatecontrol /var/lib/gatecontrol /usr/local/lib/gatecontrol /usr/local/sbin/gatecontrol-agent /etc/wireguard/wg0.conf

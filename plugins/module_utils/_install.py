@@ -74,9 +74,7 @@ class Installation:
         self.store.save("installed", {path: _verify.program_digest(path, text) for path, (text, _mode) in self.files.items()})
         units = [path for path in paths if path.endswith(self.agent.services.UNIT_FILES)]
         if units:
-            self.agent.services.daemon_reload(*units)
-        if self.recover in paths:
-            self.agent.services.enable(_agent.RECOVER)
+            self.agent.services.daemon_reload(*units, enable=[_agent.RECOVER] if self.recover in paths else [])
         # This compiles its library as well, which the beat's own unit may not write.
         rc, out, err = self.agent.run([self._place(_verify.LAUNCHER), "--help"])
         if rc:
@@ -101,10 +99,11 @@ def remove(agent, check_mode=False):
         return found
     managed = agent.services.available()
     # The timer before the service that it would start.
-    units = [path for path in found if managed and path.endswith(agent.services.UNIT_FILES)]
-    for unit in sorted(map(os.path.basename, units), reverse=True):
-        agent.services.stop(unit)
-        agent.services.disable(unit)
+    paths = [path for path in found if managed and path.endswith(agent.services.UNIT_FILES)]
+    units = sorted(map(os.path.basename, paths), reverse=True)
+    if units:
+        agent.services.stop(*units)
+        agent.services.disable(*units)
     for path in found:
         place = os.path.join(agent.store.root, path.lstrip("/"))
         if os.path.isdir(place):
@@ -112,5 +111,5 @@ def remove(agent, check_mode=False):
         else:
             _enrollment.remove_file(place)
     if managed:
-        agent.services.daemon_reload(*units)
+        agent.services.daemon_reload(*paths)
     return found

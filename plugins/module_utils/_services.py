@@ -91,9 +91,12 @@ class Systemd:
         """Do not start at boot any more."""
         self._systemctl("disable", "--quiet", "--", *units)
 
-    def daemon_reload(self, *_paths):
-        """Read changed unit files; paths: those that changed or went away."""
-        self._systemctl("daemon-reload")
+    def daemon_reload(self, *_paths, enable=()):
+        """Read changed unit files; paths: those that changed or went away, enable: units that start at boot from now on."""
+        if enable:
+            self.enable(*enable)  # reads them as well, says systemctl(1), and on a small host that is most of what it costs
+        else:
+            self._systemctl("daemon-reload")
 
     def reset_failed(self, *units):
         """Forget failures and start limits; units that have none are no error."""
@@ -224,7 +227,7 @@ class Launchd(Systemd):
         for unit in units:
             self._launchctl("disable", "system/" + self.name(unit))
 
-    def daemon_reload(self, *paths):
+    def daemon_reload(self, *paths, enable=()):
         """Have launchd take changed files in; jobs whose files went away go too, and launchd's memory of them."""
         for unit in [os.path.basename(path) for path in paths if path.endswith(self.UNIT_FILES)]:
             there, loaded = os.path.exists(self._place(unit)), self._loaded(self.name(unit))
@@ -234,6 +237,7 @@ class Launchd(Systemd):
                 self._load(unit)
             elif not there and self.name(unit) in self._disabled():
                 self._launchctl("enable", "system/" + self.name(unit))
+        self.enable(*enable)
 
     def reset_failed(self, *units):
         """launchd has no start limits that would have to be forgotten."""
