@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 
+ABANDONED = 60  # seconds; a write takes milliseconds
 # What an enrollment is lies in /etc; what the agent learns and needs for a change lies in /var/lib, the only
 # place its hardened unit may write to.
 ETC = "etc/gatecontrol"
@@ -50,12 +52,13 @@ def read_text(path):
 def write_text(path, text, mode=0o600, owner=None, group=None):
     """Write a whole file or nothing: temporary file in the same directory, fsync, rename; the directory is made 0700 if missing.
 
-    owner, group: numeric ids or None. Raises OSError.
+    owner, group: numeric ids or None. What a writer that was killed has left goes too. Raises OSError.
     """
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         os.makedirs(folder, 0o700)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".gatecontrol.")
+    _remove_half_written(path)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_temporary(path))
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(text.encode("utf-8", "surrogateescape"))
@@ -75,8 +78,25 @@ def write_text(path, text, mode=0o600, owner=None, group=None):
         os.close(folder_handle)
 
 
+def _temporary(path):
+    """How the names of a file's temporary files begin."""
+    return ".gatecontrol.%s." % os.path.basename(path)
+
+
+def _remove_half_written(path):
+    """Remove a file's temporary files whose writer was killed."""
+    folder, begin = os.path.dirname(path), _temporary(path)
+    try:
+        for name in os.listdir(folder):
+            if name.startswith(begin) and time.time() - os.stat(os.path.join(folder, name)).st_mtime > ABANDONED:
+                os.unlink(os.path.join(folder, name))
+    except (FileNotFoundError, NotADirectoryError):
+        return  # another writer was quicker
+
+
 def remove_file(path):
-    """Remove a file; True if there was one."""
+    """Remove a file and what a writer that was killed has left of it; True if there was the file."""
+    _remove_half_written(path)
     try:
         os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):

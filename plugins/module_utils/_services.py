@@ -228,7 +228,7 @@ class Launchd(Systemd):
             self._launchctl("disable", "system/" + self.name(unit))
 
     def daemon_reload(self, *paths, enable=()):
-        """Have launchd take changed files in; jobs whose files went away go too, and launchd's memory of them."""
+        """As Systemd.daemon_reload; jobs whose files went away go too, and launchd's memory of them."""
         for unit in [os.path.basename(path) for path in paths if path.endswith(self.UNIT_FILES)]:
             there, loaded = os.path.exists(self._place(unit)), self._loaded(self.name(unit))
             if loaded:

@@ -72,6 +72,27 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(store, mon
     assert store.text("token") == "old" and os.listdir(os.path.dirname(store.path("token"))) == ["token"]
 
 
+@pytest.mark.parametrize("act", [lambda path: _enrollment.write_text(path, "new"), _enrollment.remove_file])
+def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path, monkeypatch, act):
+    path = tmp_path / "wg0.conf"
+
+    def killed(source, _target):
+        raise MemoryError(source)
+
+    monkeypatch.setattr(os, "rename", killed)
+    monkeypatch.setattr(os, "unlink", lambda _path: None)
+    for _writer in "ab":
+        with pytest.raises(MemoryError):
+            _enrollment.write_text(str(path), "secret")
+    monkeypatch.undo()
+    old, young = tmp_path.iterdir()
+    os.utime(old, (0, 0))
+    (tmp_path / ".gatecontrol.wg0.config.x").touch()
+    os.utime(tmp_path / ".gatecontrol.wg0.config.x", (0, 0))
+    act(str(path))
+    assert {file.name for file in tmp_path.iterdir()} - {"wg0.conf"} == {young.name, ".gatecontrol.wg0.config.x"}
+
+
 def test_mode_and_owner(tmp_path):
     path = str(tmp_path / "file")
     _enrollment.write_text(path, "x", 0o640, os.getuid(), os.getgid())

@@ -42,6 +42,13 @@ def test_units_are_no_options(name):
     assert run.asked[0].endswith("-- -x.service") and run.asked[0].split()[1] == name.split("_no")[0].replace("_", "-")
 
 
+@pytest.mark.parametrize("enable, asked", [([], "systemctl daemon-reload"), (["r.service"], "systemctl enable --quiet -- r.service")])
+def test_units_are_read_once(enable, asked):
+    run = Commands()
+    _services.Systemd(run).daemon_reload("/etc/systemd/system/r.service", enable=enable)
+    assert run.asked == [asked]
+
+
 def test_a_refusal_has_systemds_words():
     run = Commands({"systemctl stop": (5, "", "Failed to stop x.service:\n Unit x.service not loaded.\n")})
     with pytest.raises(_services.ServiceError, match="^systemctl stop x.service failed: Failed to stop x.service: Unit x.service not"):
