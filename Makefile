@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# The first have the machine to themselves, because of its time or because they fill it; the others, which wait much, run side by side.
+# The first have the machine to themselves, since they measure its time or fill it; the others, which wait much, run side by side.
 ALONE := no_lockout fleet
 BESIDE := default macos_twin windows_twin
 

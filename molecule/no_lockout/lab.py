@@ -178,7 +178,7 @@ class Packets:
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
         try:
-            wait_until(lambda: self._answered, 5, "no answer through the tunnel to begin with")
+            wait_until(lambda: self._answered, 30, "no answer through the tunnel to begin with")
         except AssertionError:
             self._process.kill()
             raise

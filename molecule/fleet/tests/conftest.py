@@ -54,6 +54,11 @@ class Fleet(Scenario):
             if name in (None, token["name"]):
                 admin.revoke(token["id"])
 
+    def unenroll(self, check: bool = True) -> None:
+        """No host and no peer is enrolled, and the server knows no token."""
+        self.wipe(check=check)
+        self.revoke()
+
     def left(self, host: str) -> str:
         """What is on a host of an enrollment, its packages aside; "" for nothing."""
         return self.on(host, "ls -d /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf /usr/local/lib/gatecontrol /usr/local/sbin/gatecontrol-agent "
@@ -91,7 +96,5 @@ def _each_test_finds_an_enrolled_fleet(request, room):
 
 def start_over(room) -> None:
     """All hosts enrolled anew, whatever state they and the server are in."""
-    room.ask("reset")
-    room.wipe()
-    room.revoke()
+    room.unenroll(check=False)
     room.play()

@@ -95,9 +95,10 @@ def killed_at_random_moments(room, count, url=None, tokens=True, **given) -> Non
     print("seed %d: killed after %s s of %.1f s" % (seed, ", ".join("%.1f" % moment for moment in moments), whole))
     for moment in moments:
         while True:
-            room.wipe(url)
             if tokens:
-                room.revoke()
+                room.unenroll()
+            else:
+                room.wipe(url)
             begun = room.start(**given)
             time.sleep(moment)
             if begun[0].poll() is None:
@@ -111,8 +112,7 @@ def killed_at_random_moments(room, count, url=None, tokens=True, **given) -> Non
 
 
 def test_killed_at_five_random_moments_and_run_again(room):
-    room.wipe()
-    room.revoke()
+    room.unenroll()
     killed_at_random_moments(room, 5)
 
 
