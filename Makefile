@@ -4,11 +4,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# The first have the machine to themselves, since they measure its time or fill it; the others, which wait much, run side by side.
-ALONE := no_lockout fleet
-BESIDE := default macos_twin windows_twin
 
-.PHONY: help root setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios beside $(BESIDE:%=beside-%) bench clean
+.PHONY: help root setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -47,16 +44,12 @@ sanity-all: setup  ## ansible-test sanity on every ansible-core the collection s
 	@tests/sanity.sh all
 
 scenario: setup  ## one molecule scenario on real hosts (root): make scenario NAME=default
-	@tests/scenario.sh $(NAME)
+	@tests/scenarios.sh $(NAME)
 
+# Fleet fills the machine by itself; the others wait much.
 scenarios: setup  ## every molecule scenario
-	@set -e; for name in $(ALONE); do tests/scenario.sh $$name; done
-	@$(MAKE) --no-print-directory -j beside
-
-beside: $(BESIDE:%=beside-%)
-
-$(BESIDE:%=beside-%): beside-%:
-	@set -o pipefail; tests/scenario.sh $* 2>&1 | sed -u "s/^/$*: /"
+	@tests/scenarios.sh default no_lockout windows_twin macos_twin
+	@tests/scenarios.sh fleet
 
 bench: setup  ## measure on real hosts, write build/bench.json
 	$(PY) tests/benchmark/bench.py
