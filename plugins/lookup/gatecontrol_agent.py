@@ -41,7 +41,7 @@ _raw:
   description:
     - One entry for each term. A dictionary of settings, the texts of the units by their absolute paths, or the launcher's text.
     - The digest of the peer's fields is empty where none is set, where the controller has no secret to bring them to the server, and where one of these
-      variables comes to nothing, as in a run without the vault's password.
+      variables comes to nothing.
   type: list
   elements: raw
 """
