@@ -16,10 +16,10 @@ import time
 import machine
 import pytest
 import yaml
-from lab import CHECKOUT, HERE, Change, Packets, changed, together, wait_until
+from lab import CHECKOUT, FOLDER, Change, Packets, changed, together, wait_until
 
 WITHIN = 12  # seconds: gatecontrol_confirm_timeout
-SLACK = 8  # seconds: the way back takes less than one on an idle machine; that it comes by itself is tested, not how soon
+SLACK = 3  # seconds: the way back on a machine whose two cores are shared by twenty hosts
 DARK = "198.51.100.9"  # answers nobody (RFC 5737)
 FULL = "0.0.0.0/0"
 
@@ -67,7 +67,7 @@ def test_a_change_of_the_peer_only_loses_no_packet_and_keeps_the_source_port(lab
     with Packets(host) as packets:
         play = lab.play(host).ok()
     assert play.tunnel(host)["action"] == "sync" and play.tunnel(host)["changed"]
-    assert packets.lost == 0, f"{packets.lost} of {packets.sent} lost"
+    assert packets.sent >= 250 and packets.lost == 0, (packets.sent, packets.lost)
     assert host.port() == port and host.root("wg show wg0 fwmark") == mark
     assert "10.99.0.0/16 dev wg0" in host.root("ip route show table all")
     print(f"{tunnel}: {packets.lost} of {packets.sent} lost")
@@ -388,7 +388,7 @@ def control_from_itself(lab, host):
     core = [path.name for path in packages.iterdir() if CORE.fullmatch(path.name)]
     parts = [f"ansible_collections/callmetechie/gatecontrol/{part}" for part in ("galaxy.yml", "meta", "plugins", "roles")]
     command = ["tar", "-ch", "--exclude=*.so", "--exclude=__pycache__", "-C", str(packages), *core, "-C", str(CHECKOUT / "build"), *parts]
-    archive = subprocess.Popen([*command, "-C", str(HERE), "converge.yml"], stdout=subprocess.PIPE)
+    archive = subprocess.Popen([*command, "-C", str(FOLDER), "converge.yml"], stdout=subprocess.PIPE)
     machine.podman("exec", "-i", host.container, "sh", "-c", "mkdir -p /opt/controller && tar -x -C /opt/controller", stdin=archive.stdout)
     assert archive.wait() == 0
 

@@ -17,9 +17,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-HERE = pathlib.Path(__file__).resolve().parent
-CHECKOUT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent / "shared"), str(CHECKOUT / "tests/hosts")]
+FOLDER = pathlib.Path(__file__).resolve().parents[1]
+CHECKOUT = FOLDER.parents[1]
+sys.path[:0] = [str(FOLDER.parent / "shared"), str(CHECKOUT / "tests/hosts")]
 
 import machine  # noqa: E402
 import room  # noqa: E402
