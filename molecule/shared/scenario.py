@@ -22,18 +22,20 @@ from gateserver import running  # noqa: E402
 
 PYTHON = str(CHECKOUT / ".venv/bin/python")
 OBSERVE = "Observe what is there"
-# Takes away what an enrollment leaves on a Linux host of these scenarios, but packages. A change that is under way ends first, since it would undo this.
+# What the role puts on a Linux host, packages aside.
+TRACES = ("/etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf /usr/local/lib/gatecontrol /usr/local/sbin/gatecontrol-agent "
+          "/etc/systemd/system/gatecontrol-* /etc/systemd/system/wg-quick@wg0.service.d")
+# Takes it away again, and the tunnel. A change that is under way ends first, since it would undo this.
 WIPE = """
 systemctl stop 'gatecontrol-*'
 systemctl stop wg-quick@wg0 2>/dev/null
 ip link delete wg0 2>/dev/null
 resolvconf -f -d wg0 2>/dev/null
-rm -rf /etc/gatecontrol /var/lib/gatecontrol /usr/local/lib/gatecontrol /usr/local/sbin/gatecontrol-agent /etc/wireguard/wg0.conf
-cd /etc/systemd/system && rm -rf gatecontrol-* wg-quick@wg0.service.d ./*.wants/gatecontrol-* ./*.wants/wg-quick@wg0.service
+rm -rf %(traces)s /etc/systemd/system/*.wants/gatecontrol-* /etc/systemd/system/*.wants/wg-quick@wg0.service
 systemctl daemon-reload
 systemctl reset-failed
-! ls -d /etc/gatecontrol /sys/class/net/wg0 2>&1 | grep '^/'
-"""
+! ls -d %(traces)s /sys/class/net/wg0 2>&1 | grep '^/'
+""" % {"traces": TRACES}
 
 
 def clean_environment() -> dict:

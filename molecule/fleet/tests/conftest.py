@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "shared"))
 
-from scenario import CHECKOUT, Scenario  # noqa: E402
+from scenario import CHECKOUT, TRACES, Scenario  # noqa: E402
 
 from gateserver.running import ADMIN  # noqa: E402
 
@@ -61,8 +61,7 @@ class Fleet(Scenario):
 
     def left(self, host: str) -> str:
         """What is on a host of an enrollment, its packages aside; "" for nothing."""
-        return self.on(host, "ls -d /etc/gatecontrol /var/lib/gatecontrol /etc/wireguard/wg0.conf /usr/local/lib/gatecontrol /usr/local/sbin/gatecontrol-agent "
-                       "/etc/systemd/system/gatecontrol-* 2>/dev/null; wg show interfaces; ip link show wg0 2>/dev/null; true").strip()
+        return self.on(host, "ls -d %s 2>/dev/null; wg show interfaces; ip link show wg0 2>/dev/null; true" % TRACES).strip()
 
     def settled(self, hosts: list | None = None, url: str | None = None, tokens: bool = True) -> None:
         """Each of these hosts has one peer that is connected and one token that is bound to it; there is no other peer or token."""

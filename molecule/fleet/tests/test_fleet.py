@@ -99,6 +99,7 @@ def killed_at_random_moments(room, count, url=None, tokens=True, **given) -> Non
                 room.unenroll()
             else:
                 room.wipe(url)
+            assert room.peers(url) == {}
             begun = room.start(**given)
             time.sleep(moment)
             if begun[0].poll() is None:
