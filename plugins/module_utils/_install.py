@@ -98,10 +98,9 @@ def remove(agent, check_mode=False):
     if check_mode or not found:
         return found
     managed = agent.services.available()
-    # The timer before the service that it would start.
     paths = [path for path in found if managed and path.endswith(agent.services.UNIT_FILES)]
-    units = sorted(map(os.path.basename, paths), reverse=True)
-    if units:
+    if paths:
+        units = sorted(map(os.path.basename, paths), reverse=True)  # the timer before the service that it would start
         agent.services.stop(*units)
         agent.services.disable(*units)
     for path in found:
