@@ -82,6 +82,7 @@ class Scenario:
         self.record = json.loads((self.folder / "run.json").read_text())
         self.described = yaml.safe_load((HERE.parent / name / "inventory.yml").read_text())["all"]["vars"]
         self.hosts = list(self.record["hosts"])
+        self.words: dict = {}
         self.collections = str(CHECKOUT / "build")  # a value for ANSIBLE_COLLECTIONS_PATH
         self.url, self.gateway, self.netns = self.known["room_url"], self.known["room_gateway"], self.known["room_netns"]
 
@@ -146,10 +147,21 @@ class Scenario:
 
     # -- hosts
 
+    def inspect(self, host: str, field: str) -> str:
+        """What podman knows of a host's container, "" where it has none."""
+        return subprocess.run(["podman", "inspect", "--format", "{{.%s}}" % field, self.record["hosts"][host]["container"]],
+                              capture_output=True, text=True, check=False).stdout.strip()
+
+    def inside(self, host: str) -> list:
+        """The words before a command that is to run on a host as root: its container's runtime, which podman would take five times as long to call."""
+        if host not in self.words:
+            self.words[host] = [self.inspect(host, "OCIRuntime"), "exec", self.inspect(host, "Id")]
+        return self.words[host]
+
     def on(self, host: str, command: str, check: bool = True, timeout: float = 60) -> str:
         """Run a shell command on a host as root; returns its output."""
-        done = subprocess.run(["podman", "exec", self.record["hosts"][host]["container"], "timeout", str(timeout), "sh", "-c", command],
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run([*self.inside(host), "timeout", str(timeout), "sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False)
         assert not check or done.returncode == 0, "%s: %s\n%s%s" % (host, command, done.stdout, done.stderr)
         return done.stdout
 
@@ -170,9 +182,7 @@ class Scenario:
 
     def file(self, host: str, path: str) -> pathlib.Path:
         """A file of a host as this machine sees it, without a process on the host. A reboot makes it another one."""
-        pid = subprocess.run(["podman", "inspect", "--format", "{{.State.Pid}}", self.record["hosts"][host]["container"]],
-                             capture_output=True, text=True, check=False).stdout.strip()
-        return pathlib.Path("/proc", pid, "root", path.lstrip("/"))
+        return pathlib.Path("/proc", self.inspect(host, "State.Pid"), "root", path.lstrip("/"))
 
     def ask_for_nothing(self) -> None:
         """No agent asks for a config in the next minutes, unless it is told to; a beat that is under way is waited for."""
@@ -246,7 +256,7 @@ class Scenario:
         self.play(playbook=HERE / "server_power.yml", server_task=task).ok()
 
 
-def until(probe, seconds: float, pause: float = 0.5):
+def until(probe, seconds: float, pause: float = 1.5):
     """The first true answer of probe() within so many seconds, else the last one."""
     end = time.monotonic() + seconds
     while True:

@@ -57,7 +57,7 @@ class Host:
 
     def root(self, script: str, check: bool = True) -> str:
         """Run a script as root from inside, whatever the network does; its output."""
-        done = machine.podman("exec", self.container, "sh", "-c", script, check=False)
+        done = machine.run(*self.lab.scenario.inside(self.name), "sh", "-c", script, check=False, stdin=subprocess.DEVNULL)
         assert not check or done.returncode == 0, f"{self}: {script}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
