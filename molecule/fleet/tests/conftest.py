@@ -82,6 +82,13 @@ def room():
     return Fleet("fleet")
 
 
+@pytest.fixture(scope="session")
+def whole(room):
+    """How many seconds a run takes that enrolls the fleet."""
+    room.unenroll()
+    return room.play().ok().seconds
+
+
 @pytest.fixture(autouse=True)
 def _each_test_finds_an_enrolled_fleet(request, room):
     """A test leaves the hosts enrolled; where one failed, they are brought there again for the next one."""
