@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help root setup demo demo-stop test unit integration lint sanity sanity-all scenario scenarios bench clean
+.PHONY: help root setup demo demo-stop test unit integration lint sanity sanity-all images scenario scenarios bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -20,10 +20,9 @@ demo-stop:  ## take the demo away
 	@tests/demo.sh stop
 
 test: root setup  ## everything that must pass
-	@echo "test: lint, unit and sanity side by side; each shows what it said when it is done"
-	@$(MAKE) --no-print-directory -j -O lint unit sanity
-	@$(MAKE) --no-print-directory integration
-	@$(MAKE) --no-print-directory scenarios
+	@echo "test: lint, unit and sanity side by side, and the hosts' images; each shows what it said when it is done"
+	@$(MAKE) --no-print-directory -j -O lint unit sanity images
+	@$(MAKE) --no-print-directory scenarios BESIDE=integration
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "hosts, tunnels and namespaces need root: run it with sudo; make lint unit needs none" >&2; exit 2; }
@@ -46,9 +45,12 @@ sanity-all: setup  ## ansible-test sanity on every ansible-core the collection s
 scenario: setup  ## one molecule scenario on real hosts (root): make scenario NAME=default
 	@tests/scenarios.sh $(NAME)
 
-# Fleet fills the machine by itself; the others wait much.
+images: setup  # of the hosts, unless they are there
+	@$(PY) tests/hosts image --ready
+
+# Fleet fills the machine by itself; the others wait much. BESIDE: what else runs beside them.
 scenarios: setup  ## every molecule scenario
-	@tests/scenarios.sh default no_lockout windows_twin macos_twin
+	@tests/scenarios.sh default no_lockout windows_twin $(BESIDE) macos_twin
 	@tests/scenarios.sh fleet
 
 bench: setup  ## measure on real hosts, write build/bench.json
