@@ -46,7 +46,7 @@ scenario: setup  ## one molecule scenario on real hosts (root): make scenario NA
 	@tests/scenarios.sh $(NAME)
 
 images: setup  # of the hosts, unless they are there
-	@$(PY) tests/hosts image --ready
+	@$(PY) tests/hosts image --ready >/dev/null
 
 # Fleet fills the machine by itself; the others wait much. BESIDE: what else runs beside them.
 scenarios: setup  ## every molecule scenario

@@ -155,11 +155,13 @@ class Scenario:
     def inside(self, host: str) -> list:
         """The words before a command that is to run on a host as root: its container's runtime, which podman would take five times as long to call."""
         if host not in self.words:
-            self.words[host] = [self.inspect(host, "OCIRuntime"), "exec", self.inspect(host, "Id")]
+            runtime, number = self.inspect(host, "OCIRuntime"), self.inspect(host, "Id")
+            assert runtime and number, "%s has no container" % host
+            self.words[host] = [runtime, "exec", number]
         return self.words[host]
 
     def on(self, host: str, command: str, check: bool = True, timeout: float = 60) -> str:
-        """Run a shell command on a host as root; returns its output."""
+        """Run a shell command on a host as root; returns its output once nothing that it began holds that any more."""
         done = subprocess.run([*self.inside(host), "timeout", str(timeout), "sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               check=False)
         assert not check or done.returncode == 0, "%s: %s\n%s%s" % (host, command, done.stdout, done.stderr)

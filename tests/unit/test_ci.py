@@ -13,6 +13,7 @@ sys.path.insert(0, str(CHECKOUT / "tests"))
 import packages  # noqa: E402
 
 JOBS = yaml.safe_load((CHECKOUT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+MAKEFILE = (CHECKOUT / "Makefile").read_text()
 TABLE = yaml.safe_load(packages.VARS.read_text())["__gatecontrol_packages"]
 
 
@@ -21,8 +22,10 @@ def matrix(job):
 
 
 def test_every_scenario_runs():
-    rule = re.search(r"^scenarios:.*\n((?:\t.*\n)+)", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)[1]
-    listed = " ".join(re.findall(r"tests/scenarios\.sh (.*)", rule)).replace("$(BESIDE) ", "").split()
+    rule = re.search(r"^scenarios:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)[1]
+    listed = " ".join(re.findall(r"tests/scenarios\.sh (.*)", rule)).split()
+    assert "scenarios BESIDE=integration" in MAKEFILE
+    listed.remove("$(BESIDE)")
     assert sorted(listed) == sorted(path.parent.name for path in (CHECKOUT / "molecule").glob("*/molecule.yml"))
     assert set(listed) <= set(matrix("hosts")["scenario"])
     for name in matrix("hosts")["scenario"]:

@@ -22,7 +22,7 @@ def command_lines():
     seen, over = set(), threading.Event()
 
     def watch():
-        while not over.wait(0.03):
+        while not over.wait(0.01):
             for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))

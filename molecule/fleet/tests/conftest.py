@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import pathlib
+import random
 import re
 import sys
+import time
 
 import pytest
 
@@ -62,6 +64,34 @@ class Fleet(Scenario):
     def left(self, host: str) -> str:
         """What is on a host of an enrollment, its packages aside; "" for nothing."""
         return self.on(host, "ls -d %s 2>/dev/null; wg show interfaces; ip link show wg0 2>/dev/null; true" % TRACES).strip()
+
+    def killed_at_random_moments(self, whole: float, count: int, url: str | None = None, tokens: bool = True, **given) -> None:
+        """Each time the hosts are enrolled anew, the run is killed and run again, and each host has one peer.
+
+        whole: seconds that a run takes which is not killed. given: variables of the play.
+        """
+        seed = random.SystemRandom().randrange(10**6)
+        dice = random.Random(seed)
+        moments = sorted(dice.uniform(0.1, 0.9) * whole for _number in range(count))
+        print("seed %d: killed after %s s of %.1f s" % (seed, ", ".join("%.1f" % moment for moment in moments), whole))
+        for moment in moments:
+            while True:
+                if tokens:
+                    self.unenroll()
+                else:
+                    self.wipe(url)
+                assert self.peers(url) == {}
+                # The run that follows waits for a change that the killed one has left unconfirmed.
+                begun = self.start(gatecontrol_confirm_timeout=20, **given)
+                time.sleep(moment)
+                if begun[0].poll() is None:
+                    break
+                self.finish(begun).ok()  # it was quicker than the whole one
+                moment /= 2
+            self.kill(begun)
+            self.ask("reset")
+            self.play(**given).ok()
+            self.settled(url=url, tokens=tokens)
 
     def settled(self, hosts: list | None = None, url: str | None = None, tokens: bool = True) -> None:
         """Each of these hosts has one peer that is connected and one token that is bound to it; there is no other peer or token."""

@@ -1,13 +1,10 @@
 """One secret enrolls a fleet: one login, a peer and a token for each host, no orphan, whatever cuts the run off."""
 from __future__ import annotations
 
-import random
-import time
 
-
-def absent(room, **variables) -> None:
+def absent(room) -> None:
     room.ask("reset")
-    room.play(gatecontrol_state="absent", **variables).ok()
+    room.play(gatecontrol_state="absent").ok()
 
 
 def logins(room, since: int) -> int:
@@ -81,34 +78,8 @@ def test_three_batches_take_one_login(room):
 # --- cut off
 
 
-def killed_at_random_moments(room, whole, count, url=None, tokens=True, **given) -> None:
-    """Each time the hosts are enrolled anew, the run is killed and run again, and each host has one peer. given: variables of the play."""
-    seed = random.SystemRandom().randrange(10**6)
-    dice = random.Random(seed)
-    moments = sorted(dice.uniform(0.1, 0.9) * whole for _number in range(count))
-    print("seed %d: killed after %s s of %.1f s" % (seed, ", ".join("%.1f" % moment for moment in moments), whole))
-    for moment in moments:
-        while True:
-            if tokens:
-                room.unenroll()
-            else:
-                room.wipe(url)
-            assert room.peers(url) == {}
-            # The run that follows waits for a change that the killed one has left unconfirmed.
-            begun = room.start(gatecontrol_confirm_timeout=10, **given)
-            time.sleep(moment)
-            if begun[0].poll() is None:
-                break
-            room.finish(begun).ok()  # the machine has more time for it than it had at first
-            moment /= 2
-        room.kill(begun)
-        room.ask("reset")
-        room.play(**given).ok()
-        room.settled(url=url, tokens=tokens)
-
-
 def test_killed_at_five_random_moments_and_run_again(room, whole):
-    killed_at_random_moments(room, whole, 5)
+    room.killed_at_random_moments(whole, 5)
 
 
 def test_a_clones_agent_falls_silent_by_itself(room):

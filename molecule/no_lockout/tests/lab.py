@@ -21,7 +21,6 @@ FOLDER = pathlib.Path(__file__).resolve().parents[1]
 CHECKOUT = FOLDER.parents[1]
 sys.path[:0] = [str(FOLDER.parent / "shared"), str(CHECKOUT / "tests/hosts")]
 
-import machine  # noqa: E402
 import room  # noqa: E402
 from scenario import Scenario  # noqa: E402
 
@@ -57,9 +56,7 @@ class Host:
 
     def root(self, script: str, check: bool = True) -> str:
         """Run a script as root from inside, whatever the network does; its output."""
-        done = machine.run(*self.lab.scenario.inside(self.name), "sh", "-c", script, check=False, stdin=subprocess.DEVNULL)
-        assert not check or done.returncode == 0, f"{self}: {script}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return self.lab.scenario.on(self.name, script, check)
 
     def agent(self, words: str) -> str:
         """What the agent answers, whether all is well or not."""
