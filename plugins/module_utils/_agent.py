@@ -20,6 +20,7 @@ import time
 from . import _api, _enrollment, _services, _tunnel, _verify, _wgconf
 
 TIMER = "gatecontrol-beat.timer"
+BEAT = "gatecontrol-beat.service"
 APPLY = "gatecontrol-apply.service"
 RECOVER = "gatecontrol-recover.service"
 

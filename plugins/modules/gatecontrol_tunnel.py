@@ -27,6 +27,7 @@ options:
   state:
     description:
       - V(up) has the tunnel run and start at boot, V(down) stopped and not started at boot, V(absent) takes its config away as well.
+      - V(absent) stops the agent's timer, since the agent would bring a tunnel back with the server's next config.
     type: str
     choices: [up, down, absent]
     default: up
@@ -106,9 +107,13 @@ def gone(module, agent, interface, unit, absent):
     if _tunnel.runs_through(agent.run, interface, module.params["ssh_connection"], agent.store.root):
         raise _agent.AgentError("this play reaches the host through %s itself, and taking it away would cut the play off in the middle, so nothing was "
                                 "changed; reach the host at another address (ansible_host)" % interface, "lockout")
+    units = agent.services.show([unit, _agent.TIMER], ["ActiveState", "UnitFileState"]) if agent.services.available() else {unit: {}, _agent.TIMER: {}}
+    beats = absent and units[_agent.TIMER].get("ActiveState") == "active"
+    if beats and not module.check_mode:
+        agent.services.stop(_agent.TIMER, _agent.BEAT)
+        agent.wait_idle()  # for the change that the last beat may have begun, which would bring everything back
     running, path = agent.running(), _tunnel.config_path(agent.store, interface)
-    state = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") if agent.services.available() else None
-    changed = running is not None or state == "enabled" or (absent and _enrollment.read_text(path) is not None)
+    changed = beats or running is not None or units[unit].get("UnitFileState") == "enabled" or (absent and _enrollment.read_text(path) is not None)
     if changed and not module.check_mode:
         if absent:
             _tunnel.remove(agent.run, agent.services, agent.store, interface)

@@ -255,6 +255,29 @@ def test_taking_the_tunnel_away_waits_for_a_change_under_way(gate, machine, tunn
     assert machine.agent().apply() is None and "wg0" not in machine.links and "wg-quick@wg0.service" not in machine.enabled
 
 
+def test_the_last_beat_brings_nothing_back_that_is_taken_away(gate, machine, tunnel):
+    """A new config comes with it, just when the tunnel is taken away."""
+    plain, applied = machine.systemctl, []
+
+    def beat_then_stop(words):
+        if words[0] == "stop" and _agent.TIMER in words:
+            machine.systemctl = plain
+            staged(gate, machine, persistent_keepalive=20)
+            machine.agent().arm("server", None)
+        return plain(words)
+
+    def the_unit_works(seconds):
+        machine.time += seconds
+        if not applied:
+            applied.append(True)
+            applied.append(machine.agent().apply())
+    machine.systemctl, machine.sleep = beat_then_stop, the_unit_works
+    assert tunnel(state="absent")["changed"]
+    assert applied[1]["ok"] and _agent.TIMER not in machine.active and machine.agent().apply() is None
+    assert "wg0" not in machine.links and not pathlib.Path(machine.root, "etc/wireguard/wg0.conf").exists()
+    assert not tunnel(state="absent")["changed"]
+
+
 def routed(machine, **route):
     """Answer `ip route get` for the controller with this route; none: the host has lost the address it was asked from."""
     plain = machine.run
