@@ -149,11 +149,23 @@ def observe(run, interface, root="/", kept=None):
 
     kept: the kept path (see reachability), to see its route as well. Raises TunnelError.
     """
+    try:
+        return _look(run, interface, root, kept)
+    except TunnelError:
+        if _dump(run, interface, root) is None:  # it went while it was looked at
+            return None
+        raise
+
+
+def _look(run, interface, root, kept):
     running = _dump(run, interface, root)
     if running is None:
         return None
     if _services.system(root) == "macos":
-        running.mtu, running.up, running.addresses = _ifconfig(run, real_name(root, interface))
+        name = real_name(root, interface)
+        if name is None:
+            return None
+        running.mtu, running.up, running.addresses = _ifconfig(run, name)
         running.unseen = ("routes", "DNS")
         return running
     asked = ["address show dev %s" % interface, "route show table all dev %s" % interface, "rule show"]

@@ -150,6 +150,17 @@ def test_a_steady_look_costs_three_processes(host):
     assert len(calls) == 3
 
 
+def test_an_interface_that_goes_while_it_is_looked_at_is_none(host):
+    take(host, config())
+
+    def goes(argv, stdin=None):
+        if argv[0] == "ip":
+            host.links.clear()
+        return host.run(argv, stdin)
+
+    assert _tunnel.observe(goes, INTERFACE, host.root) is None and not host.links
+
+
 def test_interface_names_are_checked():
     for name in ("wg0/../x", "a" * 16, "wg=0", "wg 0", ""):
         with pytest.raises(_tunnel.TunnelError):

@@ -63,6 +63,20 @@ def test_what_runs_is_found_by_its_real_name(mac):
     assert running.addresses == {"10.88.0.2/24", "fd00::2/64", "fe80::aede:48ff:fe00:1122/64"}
 
 
+@pytest.mark.parametrize("name_too", [False, True])
+def test_an_interface_that_goes_while_it_is_looked_at_is_none(mac, name_too):
+    take(mac, config())
+
+    def goes(argv, stdin=None):
+        answer = mac.run(argv, stdin)
+        mac.links.clear()
+        if name_too:
+            (mac.folder / (INTERFACE + ".name")).unlink()
+        return answer
+
+    assert _tunnel.observe(goes, INTERFACE, mac.root) is None
+
+
 def test_what_a_dead_wireguard_go_left_behind_is_no_interface(mac):
     take(mac, config())
 
