@@ -57,9 +57,8 @@ class Fleet:
     api: an Api with a peers token, or an Admin. user: with an Admin, the number of the user whose tokens are minted; None mints none.
     adopt: whether a peer that is online may be handed to a host that does not hold its enrollment. pace: whether to wait where the server's rate
     limit does not suffice, instead of failing before anything is done.
-    hosts: dicts with host (its name in the play), name (of the peer), peer_id (of its enrollment, if any), enrolled_as (the peer's name in it, where
-    it is with this server), fingerprint, token (False: has one already), token_id (of the token it works with, if known), expires_at (of the token
-    too) and what wanted_fields takes.
+    hosts: dicts with host (its name in the play), name (of the peer), peer_id (of its enrollment, if any), fingerprint, token (False: has one
+    already), token_id (of the token it works with, if known), expires_at (of the token too) and what wanted_fields takes.
     Every verb returns {host: result}, with {"msg", "failure"} where it did not come about; a failure that would meet the other hosts too, such
     as a revoked token, ends the batch for them with the same words.
     """
@@ -71,19 +70,13 @@ class Fleet:
         """{"peer", "created", "changed", "gone": whether the peer of its enrollment is not on the server, and "token" with "token_id", or "config"
         with "hash"}"""
         peers, tokens = self._lists(check_mode)
-        named, numbered = {peer["name"]: peer for peer in peers}, {peer["id"]: peer for peer in peers}
-        refused, found = _doubles(hosts), {}
-        for host in hosts:
-            key, enrolled_as = host["host"], host.get("enrolled_as")
-            own = numbered.get(host.get("peer_id")) if enrolled_as else None
-            if own and enrolled_as != host["name"] and not self.adopt:
-                refused[key] = _peer.other_peer(enrolled_as, host["name"])
-            # By its number where an administrator has renamed it.
-            found[key] = named.get(host["name"]) or (own if enrolled_as == host["name"] else None)
-        new = [host["host"] for host in hosts if not found[host["host"]] and host["host"] not in refused]
+        named = {peer["name"]: peer for peer in peers}
+        refused = _doubles(hosts)
+        new = [host["host"] for host in hosts if host["name"] not in named and host["host"] not in refused]
         refused.update(self._beyond_licence(new, len(peers)))
+        numbers = {peer["id"] for peer in peers}
         return self._each(hosts, lambda host, dry: dict(
-            self._one(host, found[host["host"]], tokens, dry), gone=host.get("peer_id") not in {None, *numbered}), refused, check_mode)
+            self._one(host, named, tokens, dry), gone=host.get("peer_id") not in numbers | {None}), refused, check_mode)
 
     def kept(self, hosts, check_mode=False):
         """{"peer", "created": False, "changed"}: the fields of the peers that the hosts are enrolled as, by their numbers alone. Looks at no token."""
@@ -211,9 +204,10 @@ class Fleet:
 
     # -- one host
 
-    def _one(self, host, found, tokens, check_mode):
-        name = found["name"] if found else _api.check_name(host["name"], exact=True)
+    def _one(self, host, named, tokens, check_mode):
+        name = _api.check_name(host["name"], exact=True)
         wanted = _peer.wanted_fields(host)
+        found = named.get(name)
         if found and found.get("isOnline") and found["id"] != host.get("peer_id") and not self.adopt:
             raise _peer.PeerError("the peer %s (id %s) is in use: it had a handshake in the last 3 minutes, and this host does not hold its enrollment; set "
                                   "gatecontrol_name to another name, or gatecontrol_adopt=true if it is this host" % (name, found["id"]), "not_ours",
@@ -226,8 +220,7 @@ class Fleet:
             answer = {} if check_mode else self.api.peer_config(result["peer"]["id"])
             return dict(result, requests=requests + 1, **{key: answer[key] for key in ("config", "hash") if key in answer})
         # Those of a run that ended before the host had it, or of the host's earlier life.
-        names = (token_name(name), token_name(host["name"]))
-        old = [token for token in tokens if token["name"] in names and token.get("peer_id") in (result["peer"]["id"], None)]
+        old = [token for token in tokens if token["name"] == token_name(name) and token.get("peer_id") in (result["peer"]["id"], None)]
         if check_mode:
             return dict(result, requests=requests + len(old) + 1)
         self._revoke(old)

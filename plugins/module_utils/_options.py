@@ -80,8 +80,8 @@ FLEET = dict(
     keys={"type": "bool", "default": False, "no_log": False}, names={"type": "list", "elements": "str", "default": []}, max_percent={"type": "int"},
     others={"type": "int", "default": 0}, pace={"type": "bool", "default": False}, adopt={"type": "bool", "default": False},
     hosts={"type": "list", "elements": "dict", "default": [], "options": dict(
-        PEER_FIELDS, host={"type": "str", "required": True}, name={"type": "str", "required": True}, peer_id={"type": "int"}, enrolled_as={"type": "str"},
-        fingerprint={"type": "str"}, token={"type": "bool", "default": True, "no_log": False}, token_id={"type": "int", "no_log": False})})
+        PEER_FIELDS, host={"type": "str", "required": True}, name={"type": "str", "required": True}, peer_id={"type": "int"}, fingerprint={"type": "str"},
+        token={"type": "bool", "default": True, "no_log": False}, token_id={"type": "int", "no_log": False})})
 
 
 def reach(params, settings=None):

@@ -29,12 +29,6 @@ class PeerError(Exception):
         self.failure = dict(details, kind=kind, status=None)
 
 
-def other_peer(enrolled_as, name):
-    """The PeerError for a host that is enrolled as one peer and is to be another."""
-    return PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set gatecontrol_adopt=true to change "
-                     "over (the peer %s stays on the server)" % (enrolled_as, name, enrolled_as), "other_peer")
-
-
 class HostPeer:
     """The peer of the host this runs on.
 
@@ -88,7 +82,9 @@ class HostPeer:
                 return self._keep(self.issued, check_mode)
             if record["peer_name"] == self.name or self.adopt:  # names are unique: the peer of this name that the host had is gone
                 return None
-            raise other_peer(record["peer_name"], self.name)
+            raise PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set "
+                            "gatecontrol_adopt=true to change over (the peer %s stays on the server)"
+                            % (record["peer_name"], self.name, record["peer_name"]), "other_peer")
         own = (self.store.text("token") or "").strip()
         token = self.token or own
         if not token and record["reporting"] == "full":

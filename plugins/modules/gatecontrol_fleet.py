@@ -82,10 +82,6 @@ options:
       peer_id:
         description: Number of the peer the host is enrolled as.
         type: int
-      enrolled_as:
-        description: Name of that peer when the host was enrolled, where that was with this server. The peer is found by its number then, if an administrator
-          has renamed it, and a host that would change over to another peer is refused without O(adopt).
-        type: str
       fingerprint:
         description: What stands for the host's machine id. Two hosts with the same are refused.
         type: str

@@ -70,34 +70,6 @@ def test_a_run_that_was_cut_off_leaves_one_peer_and_one_token(fleet, new_host):
     new_host().fails("peer", "auth", url=gate.url, token=lost["token"], peer_id=lost["peer"]["id"])
 
 
-@pytest.mark.parametrize("secret", ["admin", "peers"])
-def test_a_peer_that_was_renamed_is_still_the_hosts(fleet, secret):
-    gate, run = fleet("1.118.2")
-    name, how = gate.name("fleet"), ADMIN if secret == "admin" else {"peers_token": gate.peers_token}
-    number = run([name], **how)["hosts"][name]["peer"]["id"]
-    gate.set(name, name=name + "-renamed")
-    host = {"host": name, "name": name, "peer_id": number, "enrolled_as": name}
-    for _time in range(2):
-        got = run([host], **how)["hosts"][name]
-        assert (got["peer"]["id"], got["peer"]["name"], got["created"], got["gone"]) == (number, name + "-renamed", False, False)
-    assert len(gate.peers(name)) == 1
-    if secret == "admin":
-        assert len(tokens_of(gate, run, name + "-renamed")) == 1 and not tokens_of(gate, run, name)
-    # The same number on another server is another peer.
-    made = run([{"host": name, "name": name, "peer_id": number}], **how)["hosts"][name]
-    assert made["created"] and made["peer"]["id"] != number
-
-
-def test_a_host_that_is_to_be_another_peer_is_refused_before_one_is_made(fleet):
-    gate, run = fleet("1.118.2")
-    name, other = gate.name("fleet"), gate.name("fleet")
-    number = run([name], **ADMIN)["hosts"][name]["peer"]["id"]
-    host = {"host": name, "name": other, "peer_id": number, "enrolled_as": name}
-    refused = run([host], **ADMIN)["hosts"][name]
-    assert refused["failure"]["kind"] == "other_peer" and name in refused["msg"] and other in refused["msg"] and not gate.peers(other)
-    assert run([host], adopt=True, **ADMIN)["hosts"][name]["peer"]["name"] == other
-
-
 def test_a_host_with_a_token_of_its_own_gets_none(fleet):
     gate, run = fleet("1.118.2")
     name = gate.name("fleet")
