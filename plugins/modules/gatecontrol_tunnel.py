@@ -27,7 +27,9 @@ options:
   state:
     description:
       - V(up) has the tunnel run and start at boot, V(down) stopped and not started at boot, V(absent) takes its config away as well.
-      - V(absent) stops the agent's timer, since the agent would bring a tunnel back with the server's next config.
+      - V(absent) stops the agent's timer where the host is enrolled with this interface and has systemd or launchd, since a beat would bring the tunnel
+        back with the server's next config. M(callmetechie.gatecontrol.gatecontrol_agent) with O(callmetechie.gatecontrol.gatecontrol_agent#module:enabled=true)
+        starts it again, and so does a boot.
     type: str
     choices: [up, down, absent]
     default: up
@@ -108,12 +110,13 @@ def gone(module, agent, interface, unit, absent):
         raise _agent.AgentError("this play reaches the host through %s itself, and taking it away would cut the play off in the middle, so nothing was "
                                 "changed; reach the host at another address (ansible_host)" % interface, "lockout")
     units = agent.services.show([unit, _agent.TIMER], ["ActiveState", "UnitFileState"]) if agent.services.available() else {unit: {}, _agent.TIMER: {}}
-    beats = absent and units[_agent.TIMER].get("ActiveState") == "active"
+    beats = absent and agent.enrollment.get("interface") == interface and units[_agent.TIMER].get("ActiveState") == "active"
     if beats and not module.check_mode:
         agent.services.stop(_agent.TIMER, _agent.BEAT)
         agent.wait_idle()  # for the change that the last beat may have begun, which would bring everything back
     running, path = agent.running(), _tunnel.config_path(agent.store, interface)
-    changed = beats or running is not None or units[unit].get("UnitFileState") == "enabled" or (absent and _enrollment.read_text(path) is not None)
+    there = running is not None or units[unit].get("UnitFileState") == "enabled" or (absent and _enrollment.read_text(path) is not None)
+    changed = beats or there
     if changed and not module.check_mode:
         if absent:
             _tunnel.remove(agent.run, agent.services, agent.store, interface)
@@ -122,7 +125,8 @@ def gone(module, agent, interface, unit, absent):
             agent.services.disable(unit)
     action = "none" if running is None else "down"
     return {"changed": changed, "action": action, "reasons": [], "kept": None,
-            "diff": {"before": {"tunnel": "there" if changed else "gone"}, "after": {"tunnel": "gone"}}}
+            "diff": {"before": {"tunnel": "there" if there else "gone", **({"timer": "active"} if beats else {})},
+                     "after": {"tunnel": "gone", **({"timer": "inactive"} if beats else {})}}}
 
 
 def work(module):

@@ -241,6 +241,13 @@ def test_absent_passes_by_a_tunnel_of_somebody_else(machine):
     assert answer["in_sync"] and answer["drift"] == []
 
 
+def test_taking_another_tunnel_away_leaves_the_agent_alone(machine, module, tunnel):
+    config = pathlib.Path(machine.root, "etc/wireguard/wg1.conf")
+    config.write_text("[Interface]\n")
+    assert module("tunnel", interface="wg1", state="absent")["changed"] and not config.exists()
+    assert _agent.TIMER in machine.active and "wg0" in machine.links
+
+
 @pytest.mark.parametrize("state", ["down", "absent"])
 def test_taking_the_tunnel_away_waits_for_a_change_under_way(gate, machine, tunnel, state):
     staged(gate, machine, persistent_keepalive=19)
