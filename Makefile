@@ -45,7 +45,7 @@ sanity-all: setup  ## ansible-test sanity on every ansible-core the collection s
 scenario: setup  ## one molecule scenario on real hosts (root): make scenario NAME=default
 	@tests/scenarios.sh $(NAME)
 
-images: setup  # of the hosts, unless they are there
+images: setup  ## the hosts' images, unless they are there (root)
 	@$(PY) tests/hosts image --ready >/dev/null
 
 # Fleet fills the machine by itself; the others wait much. BESIDE: what else runs beside them.

@@ -123,10 +123,10 @@ def gone(module, agent, interface, unit, absent):
         else:
             _tunnel.apply(agent.run, agent.services, agent.store, interface, _tunnel.plan(None, running), None)
             agent.services.disable(unit)
-    action = "none" if running is None else "down"
-    return {"changed": changed, "action": action, "reasons": [], "kept": None,
-            "diff": {"before": {"tunnel": "there" if there else "gone", **({"timer": "active"} if beats else {})},
-                     "after": {"tunnel": "gone", **({"timer": "inactive"} if beats else {})}}}
+    before, after = {"tunnel": "there" if there else "gone"}, {"tunnel": "gone"}
+    if beats:
+        before["timer"], after["timer"] = "active", "inactive"
+    return {"changed": changed, "action": "none" if running is None else "down", "reasons": [], "kept": None, "diff": {"before": before, "after": after}}
 
 
 def work(module):

@@ -57,6 +57,11 @@ def name_servers() -> list[str]:
     return found
 
 
+def mark_of(name: str) -> str:
+    """What stands for a run's name in its interfaces' names, which follow "gc" and have 15 characters in all."""
+    return hashlib.sha256(name.encode()).hexdigest()[:6]
+
+
 def free_block(mark: str) -> IPv4Network:
     """A free /23; runs start to look at different places."""
     taken = [*occupied(), TUNNELS]
@@ -83,7 +88,7 @@ class Network:
 
     def __init__(self, name: str, block: str | None = None, routed: bool = False) -> None:
         self.name = name
-        self.mark = hashlib.sha256(name.encode()).hexdigest()[:6]  # interface names have 15 characters
+        self.mark = mark_of(name)
         self.routed = routed
         self.router = f"gc-{name}-router" if routed else None
         self.server = f"gc-{name}-server"
@@ -215,7 +220,7 @@ def remove(name: str) -> None:
     """Remove all that a run's network may have left; what is missing is no failure."""
     for namespace in namespaces(name):
         Network.remove_namespace(namespace)
-    prefix = f"gc{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    prefix = f"gc{mark_of(name)}"
     for link in json.loads(ip("-json", "link") or "[]"):
         if link["ifname"].startswith(prefix):
             ip("link", "del", link["ifname"], check=False)

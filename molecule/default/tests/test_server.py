@@ -90,7 +90,7 @@ def test_server_errors_are_waited_for(room, restless):
 
 
 def test_the_rate_limit_silences_the_agent_until_it_is_over(room, restless):
-    host, silence = "deb13", 40
+    host, silence = "deb13", 90
     mark = room.mark_log()
     room.fault("status", status=429, retry_after=silence, path="*/client/*", token=host, count=1)
     limited = until(lambda: room.asked_by(host, mark, status=429), 60)

@@ -35,6 +35,7 @@ def test_enroll_stops_after_an_unhealthy_batch_and_goes_on_from_there(room):
     canary, one, broken, other, *later = room.hosts
     text = room.on(canary, "cat /var/lib/gatecontrol/issued.conf")
     room.unenroll()
+    assert not any(enrolled(room).values()) and room.peers() == {}
 
     # The canary is healthy; a host of the next batch is rolled back, and the others of that batch are enrolled all the same.
     room.offer_dark(broken, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import network
 import pytest
 
 SUITES = {"eleven": "11", "twelve": "12", "thirteen": "13"}
@@ -44,8 +44,8 @@ def listening(address: str, port: int) -> bool:
 
 def links(run: str) -> list[str]:
     """Names of the machine's network interfaces that are a run's."""
-    prefix = "gc" + hashlib.sha256(run.encode()).hexdigest()[:6]
-    return [link["ifname"] for link in json.loads(output("ip", "-json", "link")) if link["ifname"].startswith(prefix)]
+    names = [link["ifname"] for link in json.loads(output("ip", "-json", "link"))]
+    return [name for name in names if name.startswith("gc" + network.mark_of(run))]
 
 
 def traces(run: str) -> str:
