@@ -9,7 +9,7 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options, _tunnel, _verify, _windows
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _options, _verify, _windows
 
 MODULE = "callmetechie.gatecontrol.gatecontrol_tunnel"
 TIMEOUT, QUICK = 3, 3  # seconds for each of the first so many attempts to connect; a host that is slow to answer has the connection's own time from then on
@@ -76,7 +76,7 @@ class ActionModule(ActionBase):
                               "another way" % (interface, trouble or "no verdict"))
         elif not verdict["ok"]:
             result.update(failed=True, rolled_back=True, changed=False, failure={"kind": "rolled_back", "status": None},
-                          msg=_tunnel.failed(interface, verdict))
+                          msg=_change.failed(interface, verdict))
 
     def _ask(self, word):
         """The word to confirm with, the unit's verdict, or None where there is neither yet. Raises AnsibleError where the agent did not answer."""

@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 
-from . import _api, _enrollment, _services, _tunnel, _verify, _wgconf
+from . import _api, _change, _enrollment, _observe, _plan, _reach, _services, _verify, _wgconf
 
 TIMER = "gatecontrol-beat.timer"
 BEAT = "gatecontrol-beat.service"
@@ -87,7 +87,7 @@ class Agent:
     """One run on one host.
 
     store: the host's files. run: (argv, stdin=None) -> (rc, out, err). services: the service manager. now, sleep, clock: the time,
-    clock as _tunnel takes it. platform, fingerprint: of the host, where that is not this machine.
+    clock as _change takes it. platform, fingerprint: of the host, where that is not this machine.
     """
 
     def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep, *, clock=time.monotonic, platform=None, fingerprint=None):
@@ -147,9 +147,9 @@ class Agent:
     def running(self):
         """What runs on the interface, None where there is none."""
         # Asked of the kernel first: a host that is not enrolled may not have wg yet.
-        if not _tunnel.present(self.store.root, self.interface):
+        if not _observe.present(self.store.root, self.interface):
             return None
-        return _tunnel.observe(self.run, self.interface, self.store.root, _tunnel.kept_path(self.store, self.interface))
+        return _observe.observe(self.run, self.interface, self.store.root, _reach.kept_path(self.store, self.interface))
 
     def connection(self, running):
         """What the tunnel is like: {"status", "handshake_age", "rx_bytes", "tx_bytes"}.
@@ -233,7 +233,7 @@ class Agent:
             self.services.start_no_block(APPLY)
         except _wgconf.ConfigError as err:
             refused["text"] = "the server's config was refused and the tunnel left as it is: %s" % err
-        except (AgentError, _tunnel.TunnelError, _services.ServiceError) as err:
+        except (AgentError, _observe.TunnelError, _services.ServiceError) as err:
             refused["text"] = "the server's config was not applied and the tunnel left as it is: %s" % err
 
     # -- a new config
@@ -269,19 +269,19 @@ class Agent:
         return _wgconf.render(_wgconf.for_windows(config, policy.get("kill_switch")) if self.platform == "windows" else config)
 
     def reachability(self, text, ssh_connection):
-        """What a config's text would do to a controller's connection (_tunnel.reachability); nothing is kept where nothing is to be kept reachable.
+        """What a config's text would do to a controller's connection (_reach.reachability); nothing is kept where nothing is to be kept reachable.
 
         A path that is kept already stays where this connection cannot tell whether it is needed: there is none, or it runs through the tunnel.
         """
         config, root = _wgconf.parse(text, allow_hooks=True), self.store.root
         if _services.system(root) == "macos":
-            reach = _tunnel.reachability_on_mac(self.run, config, _tunnel.real_name(root, self.interface), ssh_connection)
+            reach = _reach.reachability_on_mac(self.run, config, _observe.real_name(root, self.interface), ssh_connection)
         else:
-            reach = _tunnel.reachability(self.run, config, self.interface, ssh_connection)
+            reach = _reach.reachability(self.run, config, self.interface, ssh_connection)
         if not self.settings.get("keep_reachable", True):
             reach.update(kept=None, reason=None)
         elif not ssh_connection or reach["through"]:
-            reach["kept"] = _tunnel.kept_path(self.store, self.interface)
+            reach["kept"] = _reach.kept_path(self.store, self.interface)
         return reach
 
     def arm(self, confirm_by, ssh_connection, timeout=None):
@@ -291,7 +291,7 @@ class Agent:
         if reach["reason"] and not reach["through"]:
             raise AgentError("the new config would cut the controller off, so nothing was changed: %s; narrow gatecontrol_allowed_ips, or set "
                              "gatecontrol_keep_reachable=false" % reach["reason"], "lockout")
-        change = _tunnel.arm(self.store, self.interface, confirm_by=confirm_by, timeout=timeout or self.settings.get("confirm_timeout", 40),
+        change = _change.arm(self.store, self.interface, confirm_by=confirm_by, timeout=timeout or self.settings.get("confirm_timeout", 40),
                              kept=reach["kept"], clock=self.clock)
         # A play may fetch a newer one while this is applied.
         self.store.save("pending", dict(self.store.load("pending"), offered=_enrollment.digest(self.store.text("offered") or "")))
@@ -332,11 +332,11 @@ class Agent:
     @property
     def config_path(self):
         """Where the config of the interface lies."""
-        return _tunnel.config_path(self.store, self.interface)
+        return _observe.config_path(self.store, self.interface)
 
     def apply(self):
         """The work of the apply unit: take the armed step, prove it, wait for its confirmation, else go back; returns the verdict."""
-        return _tunnel.run_armed(self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep, clock=self.clock)
+        return _change.run_armed(self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep, clock=self.clock)
 
     # -- what it is like
 
@@ -409,7 +409,7 @@ class Agent:
             return not any(shutil.which(tool, path=PATH) for tool in tools)
         mac = _services.system(self.store.root) == "macos"
         found = [tool for tool in ("wg", "wg-quick") + (() if mac else ("ip",)) if missing(tool)]
-        if missing("wireguard-go") and (mac or _tunnel.backend(self.run) is None):
+        if missing("wireguard-go") and (mac or _observe.backend(self.run) is None):
             found.append("wireguard-go")
         if mac:  # which brings the rest
             return found
@@ -481,7 +481,7 @@ class Agent:
         except _wgconf.ConfigError as err:
             drift.append("%s: %s" % (self.config_path, err))
             return None
-        plan = _tunnel.plan(config, running, config, _tunnel.kept_path(self.store, self.interface))
+        plan = _plan.plan(config, running, config, _reach.kept_path(self.store, self.interface))
         drift += plan.reasons
         return dict({"action": plan.action, "reasons": plan.reasons}, **({"unseen": list(running.unseen)} if running and running.unseen else {}))
 
@@ -489,7 +489,7 @@ class Agent:
         if not self.services.available():
             drift.append("%s does not run here" % _services.kind(self.store.root).NAME)
             return
-        units = [_tunnel.unit_of(self.interface), RECOVER] + [TIMER] * self.reports
+        units = [_observe.unit_of(self.interface), RECOVER] + [TIMER] * self.reports
         seen = self.services.show(units, ("ActiveState", "UnitFileState"))
         for unit in units:
             if unit != RECOVER and seen[unit].get("ActiveState") != "active":
@@ -550,29 +550,29 @@ def command(store, run, name, words, as_json=False):
         if name == "verify":
             return 0, _verify.MARKER + json.dumps(agent.verify(json.loads(base64.b64decode(words[0]))))
         if name == "confirm":
-            return 0, _verify.MARKER + json.dumps(_tunnel.confirm(store, words[0], sleep=agent.sleep))
+            return 0, _verify.MARKER + json.dumps(_change.confirm(store, words[0], sleep=agent.sleep))
         if name == "checked":
             store.save("state", dict(agent.memory(), last_check=agent.now()))
             return 0, None
         if name in ("recover", "restore"):
             if name == "restore" and agent.services.stopping():
                 return 0, None  # the boot that follows recovers
-            mark = os.path.join(store.root, _tunnel.BOOTED) if agent.services.NAME == "launchd" else None
+            mark = os.path.join(store.root, _change.BOOTED) if agent.services.NAME == "launchd" else None
             if mark and os.path.exists(mark):
                 return 0, None  # the job was loaded anew, and the host was not booted
-            verdict = _tunnel.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
+            verdict = _change.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
             if mark:
                 _enrollment.write_text(mark, "", 0o644)
             return 0, verdict and verdict["reason"]
         if name == "tend":
-            return 0, _tunnel.tend(run, agent.services, store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock)
+            return 0, _change.tend(run, agent.services, store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock)
         if name == "apply":
             verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
             return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
         shown = agent.show() if name == "show" else agent.beat(now=name == "sync")
         if name != "show":
             agent.publish(shown)
-    except (AgentError, _tunnel.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
+    except (AgentError, _observe.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
         return 1, str(err)
     except OSError as err:
         advice = "run this as root" if os.geteuid() else "look into the path and its rights"

@@ -12,7 +12,7 @@ import json
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
-from . import _agent, _api, _enrollment, _peer, _services, _tunnel, _verify, _wgconf
+from . import _agent, _api, _enrollment, _observe, _peer, _services, _verify, _wgconf
 
 # How the server is reached. The same names stand in the agent's settings; they have no defaults here, so that those settings count.
 REACH = {
@@ -134,7 +134,7 @@ def identity(params, settings=None, fingerprint=None):
 
 
 def runner(module):
-    """module.run_command in the form that _tunnel and _services take: (argv, stdin=None) -> (rc, out, err)."""
+    """module.run_command in the form that _observe and _services take: (argv, stdin=None) -> (rc, out, err)."""
     environment = {"LC_ALL": "C", "LANGUAGE": "C"}
     if _services.system() == "macos":  # a session over SSH does not look where Homebrew puts programs
         environment["PATH"] = _agent.PATH
@@ -191,7 +191,7 @@ def run_module(work, argument_spec, **constraints):
         module.fail_json(msg=str(err), failure=err.failure)
     except (_agent.AgentError, _wgconf.ConfigError) as err:
         module.fail_json(msg=str(err), failure={"kind": err.kind, "status": None})
-    except (_services.ServiceError, _tunnel.TunnelError) as err:
+    except (_services.ServiceError, _observe.TunnelError) as err:
         module.fail_json(msg=str(err), failure={"kind": "tunnel", "status": None})
     except OSError as err:
         module.fail_json(msg="%s: %s; look into the path and its rights" % (err.filename or "the host", err.strerror or err),

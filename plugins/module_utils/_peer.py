@@ -12,7 +12,7 @@ import os
 import platform
 import re
 
-from . import _agent, _api, _enrollment, _tunnel, _verify, _wgconf
+from . import _agent, _api, _enrollment, _observe, _verify, _wgconf
 
 GONE = ("unbound", "not_found")  # what a server says of a deleted peer: 404 in the 1.5.2 era, 403 "not bound" later
 
@@ -194,8 +194,8 @@ class HostPeer:
 
     def _check_interface(self):
         """Raise PeerError where a tunnel of this name is there already, whose key may be kept nowhere else."""
-        path = _tunnel.config_path(self.store, self.interface)
-        if os.path.lexists(path) or _tunnel.present(self.store.root, self.interface):
+        path = _observe.config_path(self.store, self.interface)
+        if os.path.lexists(path) or _observe.present(self.store.root, self.interface):
             raise PeerError("this host has a tunnel %s already that is not of an enrollment (%s), and nothing was changed; set gatecontrol_interface "
                             "to another name, or gatecontrol_adopt=true to have it replaced" % (self.interface, path), "other_interface")
 

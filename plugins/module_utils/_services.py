@@ -127,7 +127,7 @@ class Launchd(Systemd):
     """launchd by launchctl, in the system domain. Units are named as systemd's: "gatecontrol-beat.timer" is com.callmetechie.gatecontrol-beat.
 
     A job is "active" while it is loaded, and "enabled" if it will be loaded at boot too. launchd knows no order of jobs, no stop commands
-    and no templates, so _tunnel itself starts and stops wg-quick, and wg-quick@.service is the one job that watches over the host's tunnel.
+    and no templates, so _step itself starts and stops wg-quick, and wg-quick@.service is the one job that watches over the host's tunnel.
     """
 
     NAME, FOLDERS = "launchd", ("/Library/LaunchDaemons", "/etc/newsyslog.d")

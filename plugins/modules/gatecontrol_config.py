@@ -133,7 +133,7 @@ import os
 import pwd
 import re
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _options, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _observe, _options, _plan, _reach, _wgconf
 
 
 def issued_text(module, agent, known):
@@ -199,7 +199,7 @@ def work(module):
         result["diff"] = {"before": _wgconf.mask(before or ""), "after": _wgconf.mask(text), "before_header": path, "after_header": path}
         if params["stage"] and module.check_mode:
             if params["files"] is None:
-                plan = _tunnel.plan(config, agent.running(), _tunnel.applied(path), _tunnel.kept_path(agent.store, agent.interface))
+                plan = _plan.plan(config, agent.running(), _observe.applied(path), _reach.kept_path(agent.store, agent.interface))
                 result["plan"] = {"action": plan.action, "reasons": plan.reasons}
         elif params["stage"]:
             agent.stage(offered, policy)

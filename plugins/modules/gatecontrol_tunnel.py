@@ -101,12 +101,12 @@ kept:
   elements: str
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _options, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _change, _enrollment, _observe, _options, _plan, _reach, _step, _wgconf
 
 
 def gone(module, agent, interface, unit, absent):
     """The tunnel does not run; with absent its config is away too."""
-    if _tunnel.runs_through(agent.run, interface, module.params["ssh_connection"], agent.store.root):
+    if _reach.runs_through(agent.run, interface, module.params["ssh_connection"], agent.store.root):
         raise _agent.AgentError("this play reaches the host through %s itself, and taking it away would cut the play off in the middle, so nothing was "
                                 "changed; reach the host at another address (ansible_host)" % interface, "lockout")
     units = agent.services.show([unit, _agent.TIMER], ["ActiveState", "UnitFileState"]) if agent.services.available() else {unit: {}, _agent.TIMER: {}}
@@ -114,14 +114,14 @@ def gone(module, agent, interface, unit, absent):
     if beats and not module.check_mode:
         agent.services.stop(_agent.TIMER, _agent.BEAT)
         agent.wait_idle()  # for the change that the last beat may have begun, which would bring everything back
-    running, path = agent.running(), _tunnel.config_path(agent.store, interface)
+    running, path = agent.running(), _observe.config_path(agent.store, interface)
     there = running is not None or units[unit].get("UnitFileState") == "enabled" or (absent and _enrollment.read_text(path) is not None)
     changed = beats or there
     if changed and not module.check_mode:
         if absent:
-            _tunnel.remove(agent.run, agent.services, agent.store, interface)
+            _step.remove(agent.run, agent.services, agent.store, interface)
         else:
-            _tunnel.apply(agent.run, agent.services, agent.store, interface, _tunnel.plan(None, running), None)
+            _step.apply(agent.run, agent.services, agent.store, interface, _plan.plan(None, running), None)
             agent.services.disable(unit)
     before, after = {"tunnel": "there" if there else "gone"}, {"tunnel": "gone"}
     if beats:
@@ -132,7 +132,7 @@ def gone(module, agent, interface, unit, absent):
 def work(module):
     params, agent = module.params, _options.agent(module)
     interface = agent.interface = params["interface"]
-    unit = _tunnel.unit_of(interface)
+    unit = _observe.unit_of(interface)
     if not module.check_mode:
         agent.wait_idle()
     if params["state"] != "up":
@@ -141,7 +141,7 @@ def work(module):
         raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd",
                                 "settings")
     agent.settings["keep_reachable"] = params["keep_reachable"]
-    path = _tunnel.config_path(agent.store, interface)
+    path = _observe.config_path(agent.store, interface)
     live, candidate = _enrollment.read_text(path), agent.store.text("candidate") if params["staged"] else None
     text = live if candidate is None else candidate
     if text is None and params["staged"] and module.check_mode:
@@ -154,9 +154,9 @@ def work(module):
     ssh_connection = params["ssh_connection"]
     reach = agent.reachability(text, ssh_connection)
     kept, running = reach["kept"], agent.running()
-    plan = _tunnel.plan(config, running, _tunnel.applied(path), kept)
+    plan = _plan.plan(config, running, _observe.applied(path), kept)
     enabled = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
-    unkept = kept is None and _tunnel.kept_path(agent.store, interface) is not None
+    unkept = kept is None and _reach.kept_path(agent.store, interface) is not None
     result = {"changed": plan.action != "none" or text != live or not enabled or unkept, "action": plan.action, "reasons": plan.reasons, "kept": kept,
               "unseen": list(running.unseen if running else ()),
               "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
@@ -168,8 +168,8 @@ def work(module):
     if ssh_connection and agent.enrollment and agent.enrollment.get("controller") != ssh_connection:
         agent.note(controller=ssh_connection)
     if plan.action == "none":
-        _tunnel.keep(agent.run, agent.services, agent.store, interface, kept)
-        _tunnel.apply(agent.run, agent.services, agent.store, interface, plan, config, kept, text)
+        _reach.keep(agent.run, agent.services, agent.store, interface, kept)
+        _step.apply(agent.run, agent.services, agent.store, interface, plan, config, kept, text)
         if candidate is not None:
             agent.accept()
             agent.store.drop("candidate")
@@ -184,7 +184,7 @@ def work(module):
         return dict(result, armed=change)
     verdict = agent.apply()
     if not verdict["ok"]:
-        module.fail_json(msg=_tunnel.failed(interface, verdict), rolled_back=True, failure={"kind": "rolled_back", "status": None})
+        module.fail_json(msg=_change.failed(interface, verdict), rolled_back=True, failure={"kind": "rolled_back", "status": None})
     return result
 
 

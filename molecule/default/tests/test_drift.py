@@ -26,7 +26,7 @@ ROWS = {
         ("systemctl disable -q wg-quick@wg0", "wg-quick@wg0.service is not enabled"),
     ),
     "agent's code, launcher, unit": (
-        ("echo '# more' >>/usr/local/lib/gatecontrol/gatecontrol/_tunnel.py", "_tunnel.py differs"),
+        ("echo '# more' >>/usr/local/lib/gatecontrol/gatecontrol/_plan.py", "_plan.py differs"),
         ("rm /usr/local/sbin/gatecontrol-agent", None),
         ("sed -i 's/^OnUnitActiveSec.*/OnUnitActiveSec=1d/' /etc/systemd/system/gatecontrol-beat.timer; systemctl daemon-reload",
          "gatecontrol-beat.timer differs"),

@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _tunnel, _verify, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _plan, _step, _verify, _wgconf
 
 from gateserver.running import Server
 
@@ -155,7 +155,7 @@ def enroll(machine: Machine, gate: Gate, reporting: str = "full") -> None:
         "token_digest": _enrollment.digest(token), "fingerprint": _agent.machine_fingerprint(machine.root)})
     agent = machine.agent()
     config = _wgconf.parse(agent.stage(issued))
-    _tunnel.apply(machine.run, agent.services, machine.store, "wg0", _tunnel.plan(config, None), config)
+    _step.apply(machine.run, agent.services, machine.store, "wg0", _plan.plan(config, None), config)
     agent.accept()
     machine.store.drop("candidate")
     gate.seen()

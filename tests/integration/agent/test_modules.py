@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _options, _tunnel, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _observe, _options, _reach, _verify
 
 from made_up_host import LAUNCHER, UNITS, enroll
 
@@ -154,7 +154,7 @@ def test_a_change_that_is_not_proven_is_undone(gate, machine, tunnel):
 
 
 def test_over_ssh_it_is_only_armed(gate, machine, tunnel, monkeypatch):
-    monkeypatch.setattr(_tunnel, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": None})
+    monkeypatch.setattr(_reach, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": None})
     staged(gate, machine, persistent_keepalive=15)
     result = tunnel(staged=True, arm=True, ssh_connection=SSH)
     pending = machine.store.load("pending")
@@ -186,7 +186,7 @@ def test_a_play_waits_for_a_change_under_way(gate, machine, tunnel):
 
 def test_a_change_that_would_cut_the_controller_off_is_refused(gate, machine, tunnel, monkeypatch):
     why = "AllowedIPs name the controller's address 198.51.100.7, which no route can keep outside the tunnel"
-    monkeypatch.setattr(_tunnel, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": why if ssh else None})
+    monkeypatch.setattr(_reach, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": why if ssh else None})
     staged(gate, machine, persistent_keepalive=18)
     before = {name: machine.store.text(name) for name in ("pending", "issued")}
     result = tunnel(staged=True, arm=True, ssh_connection=SSH)
@@ -236,7 +236,7 @@ def test_a_config_that_is_missing_or_a_name_that_is_none(machine, module, tunnel
 def test_absent_passes_by_a_tunnel_of_somebody_else(machine):
     """A host that was never enrolled and has a wg0 of its own."""
     agent = machine.agent()
-    agent.running = _tunnel.Running
+    agent.running = _observe.Running
     answer = agent.verify({"state": "absent"})
     assert answer["in_sync"] and answer["drift"] == []
 
@@ -322,12 +322,12 @@ KEPT = ["-4", "rule", "add", "from", "198.51.100.1", "lookup", "main"]
 
 def test_the_kept_path_stays_with_a_change_through_the_tunnel_and_goes_when_it_is_not_wanted(gate, machine, tunnel):
     agent = machine.agent()
-    _tunnel.keep(machine.run, agent.services, machine.store, "wg0", KEPT)
+    _reach.keep(machine.run, agent.services, machine.store, "wg0", KEPT)
     routed(machine, dev="wg0")
     staged(gate, machine, persistent_keepalive=22)
-    assert tunnel(staged=True, ssh_connection=SSH)["changed"] and _tunnel.kept_path(machine.store, "wg0") == KEPT
+    assert tunnel(staged=True, ssh_connection=SSH)["changed"] and _reach.kept_path(machine.store, "wg0") == KEPT
     gone = tunnel(keep_reachable=False, ssh_connection=SSH)
-    assert gone["changed"] and _tunnel.kept_path(machine.store, "wg0") is None
+    assert gone["changed"] and _reach.kept_path(machine.store, "wg0") is None
     assert not tunnel(keep_reachable=False, ssh_connection=SSH)["changed"]
 
 

@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _services, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _enrollment, _observe, _plan, _services, _step, _wgconf
 
 NETWORK = "198.18.%d.0/24"  # for benchmarks (RFC 2544); seen in the namespaces only
 SIDES = {"host": 1, "hub": 2, "controller": 3}
@@ -71,8 +71,8 @@ sys.exit(1)
 """
 PROBE = """
 import sys
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _tunnel
-_tunnel._datagram(sys.argv[1], sys.argv[2], int(sys.argv[3]), bytes.fromhex(sys.argv[4]))
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _observe, _plan, _step
+_change._datagram(sys.argv[1], sys.argv[2], int(sys.argv[3]), bytes.fromhex(sys.argv[4]))
 """
 
 
@@ -234,14 +234,14 @@ class Lab:
         )
 
     def observe(self, kept=None):
-        return _tunnel.observe(self.run, self.interface, self.root, kept)
+        return _observe.observe(self.run, self.interface, self.root, kept)
 
     def plan(self, config, kept=None):
-        return _tunnel.plan(config, self.observe(kept), kept=kept)
+        return _plan.plan(config, self.observe(kept), kept=kept)
 
     def apply(self, config, kept=None):
         step = self.plan(config, kept)
-        _tunnel.apply(self.run, self.services, self.store, self.interface, step, config, kept)
+        _step.apply(self.run, self.services, self.store, self.interface, step, config, kept)
         return step
 
     def rules(self):
@@ -303,7 +303,7 @@ def lab(built):
     """The lab with no tunnel on the host and a hub that knows the host."""
     built.hub_conf()
     yield built
-    _tunnel.remove(built.run, built.services, built.store, built.interface)
+    _step.remove(built.run, built.services, built.store, built.interface)
     built.store.drop(*_enrollment.FILES)
     assert built.observe() is None
     assert "lookup 51820" not in built.rules() and "suppress_prefixlength" not in built.rules()

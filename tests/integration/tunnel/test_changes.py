@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _observe, _plan, _step, _wgconf
 
 
 def test_up_then_nothing_to_do(lab):
@@ -51,7 +51,7 @@ def test_full_tunnel_keeps_its_mark_and_loses_nothing(lab):
     assert lab.apply(lab.config("0.0.0.0/0", peer="PersistentKeepalive = 21\n")).action == "sync"
     assert lab.observe().fwmark == 51820
     assert lab.lost(counted) == 0
-    _tunnel.apply(lab.run, lab.services, lab.store, lab.interface, _tunnel.Plan("down"), None)
+    _step.apply(lab.run, lab.services, lab.store, lab.interface, _plan.Plan("down"), None)
     assert "51820" not in lab.rules() and "suppress" not in lab.rules()
 
 
@@ -103,7 +103,7 @@ def test_a_config_without_private_key_never_reaches_wg(lab):
     broken = lab.config(peer="PersistentKeepalive = 5\n")
     del broken.interface["PrivateKey"]
     with pytest.raises(_wgconf.ConfigError):
-        _tunnel.apply(lab.run, lab.services, lab.store, lab.interface, _tunnel.Plan("sync"), broken)
+        _step.apply(lab.run, lab.services, lab.store, lab.interface, _plan.Plan("sync"), broken)
     assert lab.observe().public_key == _wgconf.public_key(lab.host_key)
     assert lab.answers()
 
@@ -120,8 +120,8 @@ def test_a_tunnel_that_does_not_start_is_put_back(lab):
     lab.apply(lab.config())
     lab.must("host", "ip route add 203.0.113.0/24 dev eth0")
     clash = lab.config("10.88.0.0/24, 203.0.113.0/24", interface="Table = 254\n")
-    with pytest.raises(_tunnel.TunnelError) as caught:
-        _tunnel.apply(lab.run, lab.services, lab.store, lab.interface, _tunnel.Plan("restart"), clash)
+    with pytest.raises(_observe.TunnelError) as caught:
+        _step.apply(lab.run, lab.services, lab.store, lab.interface, _plan.Plan("restart"), clash)
     lab.must("host", "ip route delete 203.0.113.0/24 dev eth0")
     assert "File exists" in str(caught.value) and "as it was before" in str(caught.value)
     assert lab.plan(lab.config()).action == "none" and lab.answers()
@@ -130,12 +130,12 @@ def test_a_tunnel_that_does_not_start_is_put_back(lab):
 def test_a_steady_look_is_cheap(lab):
     lab.apply(lab.config())
     calls = []
-    running = _tunnel.observe(lambda argv, stdin=None: calls.append(argv) or lab.run(argv, stdin), lab.interface, lab.root)
-    assert _tunnel.plan(lab.config(), running).action == "none"
+    running = _observe.observe(lambda argv, stdin=None: calls.append(argv) or lab.run(argv, stdin), lab.interface, lab.root)
+    assert _plan.plan(lab.config(), running).action == "none"
     assert len(calls) <= 4
 
 
 def test_backend_is_told_and_leaves_nothing(lab):
     before = lab.must("host", "ip -o link").count("\n")
-    assert _tunnel.backend(lab.run) in ("kernel", "wireguard-go")
+    assert _observe.backend(lab.run) in ("kernel", "wireguard-go")
     assert lab.must("host", "ip -o link").count("\n") == before

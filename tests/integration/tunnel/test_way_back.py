@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _enrollment, _observe, _reach, _wgconf
 
 SSH = "198.18.3.10 40000 198.18.1.10 22"
 
@@ -20,8 +20,8 @@ def change(lab, config, timeout=20, confirm_by="server", kept=None, prove=None, 
     """Arm a change and run it; (verdict, seconds)."""
     lab.store.save("candidate", _wgconf.render(config))
     begin = time.monotonic()
-    _tunnel.arm(lab.store, lab.interface, confirm_by=confirm_by, timeout=timeout, kept=kept)
-    verdict = _tunnel.run_armed(lab.run, lab.services, lab.store, prove, accept, probe=lab.probe, sleep=lambda s: time.sleep(min(s, 0.1)))
+    _change.arm(lab.store, lab.interface, confirm_by=confirm_by, timeout=timeout, kept=kept)
+    verdict = _change.run_armed(lab.run, lab.services, lab.store, prove, accept, probe=lab.probe, sleep=lambda s: time.sleep(min(s, 0.1)))
     assert verdict == lab.store.load("verdict")
     assert not any(os.path.exists(lab.store.path(name)) for name in ("pending", "confirm", "candidate", "last_good"))
     return verdict, time.monotonic() - begin
@@ -38,7 +38,7 @@ def restarted(lab):
 def intact(lab, config, kept=None):
     """The tunnel runs a config, its file says so, and the hub answers through it."""
     assert lab.plan(config, kept).reasons == []
-    assert _enrollment.read_text(_tunnel.config_path(lab.store, lab.interface)) == _wgconf.render(config)
+    assert _enrollment.read_text(_observe.config_path(lab.store, lab.interface)) == _wgconf.render(config)
     assert lab.answers()
 
 
@@ -90,7 +90,7 @@ def test_a_first_tunnel_that_fails_leaves_nothing(lab):
     verdict, _seconds = change(lab, damaged(lab, Endpoint="198.18.2.77:51820"), timeout=2)
     assert not verdict["ok"]
     assert lab.observe() is None and not lab.services.enabled
-    assert not os.path.exists(_tunnel.config_path(lab.store, lab.interface))
+    assert not os.path.exists(_observe.config_path(lab.store, lab.interface))
 
 
 def test_a_server_that_does_not_answer_undoes_the_change(lab):
@@ -113,10 +113,10 @@ def test_the_controller_confirms_or_the_change_is_undone(lab):
         while lab.store.load("pending") is None:
             time.sleep(0.05)
         name = lab.store.load("pending")["id"]
-        assert _tunnel.confirm(lab.store, "another change", wait=0.2) is None
-        word = _tunnel.confirm(lab.store, name, wait=10)["confirm"]
+        assert _change.confirm(lab.store, "another change", wait=0.2) is None
+        word = _change.confirm(lab.store, name, wait=10)["confirm"]
         assert lab.store.text("confirm") is None
-        answers.append(_tunnel.confirm(lab.store, word, wait=10))
+        answers.append(_change.confirm(lab.store, word, wait=10))
 
     controller = threading.Thread(target=come_back)
     controller.start()
@@ -128,9 +128,9 @@ def test_the_controller_confirms_or_the_change_is_undone(lab):
 
 def test_a_second_change_has_to_wait(lab):
     lab.store.save("candidate", _wgconf.render(lab.config()))
-    _tunnel.arm(lab.store, lab.interface)
-    with pytest.raises(_tunnel.TunnelError, match="another change"):
-        _tunnel.arm(lab.store, lab.interface)
+    _change.arm(lab.store, lab.interface)
+    with pytest.raises(_observe.TunnelError, match="another change"):
+        _change.arm(lab.store, lab.interface)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_controllers_path_stays_open(lab, allowed, word):
     config = lab.config(allowed)
     if word == "route":  # the hub itself must stay outside as well
         lab.must("host", "ip route replace 198.18.2.10/32 via 198.18.1.1")
-    path = _tunnel.reachability(lab.run, config, lab.interface, SSH)
+    path = _reach.reachability(lab.run, config, lab.interface, SSH)
     assert path["reason"] is None and not path["through"] and path["kept"][1] == word
     kept = path["kept"]
     assert change(lab, config)[0]["ok"]
@@ -151,23 +151,23 @@ def test_the_controllers_path_stays_open(lab, allowed, word):
     assert verdict["ok"], verdict
     assert lab.reaches_host()
     intact(lab, config, kept)
-    assert _tunnel.kept_path(lab.store, lab.interface) == kept
-    assert _tunnel.reachability(lab.run, config, lab.interface, SSH)["kept"] == kept, "asked again, it says the same"
+    assert _reach.kept_path(lab.store, lab.interface) == kept
+    assert _reach.reachability(lab.run, config, lab.interface, SSH)["kept"] == kept, "asked again, it says the same"
 
-    lab.services.stop(_tunnel.unit_of(lab.interface))
+    lab.services.stop(_observe.unit_of(lab.interface))
     assert "198.18.3.10" not in lab.must("host", "ip route show") and "from 198.18.1.10" not in lab.rules(), "it goes away with the tunnel"
-    lab.services.start(_tunnel.unit_of(lab.interface))
+    lab.services.start(_observe.unit_of(lab.interface))
     assert lab.reaches_host(), "and it comes back with it, as at boot"
-    lab.must("host", " ".join(["ip", *_tunnel._opposite(kept)]))
+    lab.must("host", " ".join(["ip", *_reach._opposite(kept)]))
     assert not lab.reaches_host()
     assert lab.apply(config, kept).action == "sync"
     assert lab.reaches_host(), "its drift is repaired"
 
     verdict, _seconds = change(lab, lab.config("10.88.0.0/24"), prove=lambda: "no")
     assert not verdict["ok"]
-    assert lab.reaches_host() and _tunnel.kept_path(lab.store, lab.interface) == kept, "it comes back with the old config"
+    assert lab.reaches_host() and _reach.kept_path(lab.store, lab.interface) == kept, "it comes back with the old config"
     assert change(lab, lab.config("10.88.0.0/24"))[0]["ok"]
-    assert _tunnel.kept_path(lab.store, lab.interface) is None and "from 198.18.1.10" not in lab.rules()
+    assert _reach.kept_path(lab.store, lab.interface) is None and "from 198.18.1.10" not in lab.rules()
     lab.in_namespace("host", "ip route delete 198.18.2.10/32".split())
 
 
@@ -185,7 +185,7 @@ def test_the_controllers_path_stays_open(lab, allowed, word):
 )
 def test_when_no_path_needs_or_can_be_kept(lab, allowed, ssh, kept, reason):
     lab.apply(lab.config())
-    path = _tunnel.reachability(lab.run, lab.config(allowed), lab.interface, ssh)
+    path = _reach.reachability(lab.run, lab.config(allowed), lab.interface, ssh)
     assert path["kept"] == kept
     assert reason in path["reason"] if reason else path["reason"] is None
     assert path["through"] == (reason == "runs through")

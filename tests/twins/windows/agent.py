@@ -20,7 +20,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(CHECKOUT / "build")]
 
 import machine as machines  # noqa: E402
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _tunnel, _verify, _wgconf, _windows  # noqa: E402
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _change, _enrollment, _observe, _plan, _verify, _wgconf, _windows# noqa: E402
 
 ROOT = "C:\\ProgramData\\GateControl"
 SAYS = "this is a stand-in in Python: there is no PowerShell here"
@@ -60,7 +60,7 @@ class Agent(_agent.Agent):
         service = self.machine.state["services"].get(self.service)
         if not service or service["state"] != "running":
             return None
-        running, config = _tunnel.Running(), _wgconf.parse(service["config"], allow_hooks=True)
+        running, config = _observe.Running(), _wgconf.parse(service["config"], allow_hooks=True)
         running.private_key = config.interface["PrivateKey"]
         for peer in config.peers:
             answers = self.machine.state["peer_answers"] and peer.get("Endpoint") == service["endpoints"].get(peer["PublicKey"])
@@ -81,8 +81,8 @@ class Agent(_agent.Agent):
     def plan(self, config, running):
         """As Get-Plan."""
         if running is None:
-            return _tunnel.Plan("up", ["the interface is not there"])
-        applied, restart, sync = _tunnel.applied(self.config_path) or config, [], []
+            return _plan.Plan("up", ["the interface is not there"])
+        applied, restart, sync = _observe.applied(self.config_path) or config, [], []
         live = _wgconf.parse(self.machine.state["services"][self.service]["config"], allow_hooks=True)
         for name in set(config.interface) | set(live.interface) | set(applied.interface):
             if config.interface.get(name) not in (live.interface.get(name),) or config.interface.get(name) != applied.interface.get(name):
@@ -95,7 +95,7 @@ class Agent(_agent.Agent):
             elif old != peer:
                 sync.append("peer %s...: differs" % peer["PublicKey"][:8])
         restart += ["peer %s...: should not be there" % key[:8] for key in before]
-        return _tunnel.Plan("restart" if restart else "sync" if sync else "none", restart + sync)
+        return _plan.Plan("restart" if restart else "sync" if sync else "none", restart + sync)
 
     # -- verify
 
@@ -330,7 +330,7 @@ def do(tree, verb, word, check):
         if verb == "verify":
             answer = dict(agent.verify(question), stand_in=SAYS)
         elif verb == "confirm":
-            answer = _tunnel.confirm(agent.store, word)
+            answer = _change.confirm(agent.store, word)
         elif verb in ("show", "beat", "sync"):
             return 0, json.dumps(agent.show() if verb == "show" else agent.beat(now=verb == "sync"))
         elif verb in ("apply", "restore"):

@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _services, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _observe, _reach, _services, _wgconf
 
 ZERO = "A" * 43 + "="
 
@@ -269,7 +269,7 @@ class FakeHost:
 
     def _wg_quick(self, words, stdin):
         interface = words[1]
-        text = _enrollment.read_text(_tunnel.config_path(self.store, interface))
+        text = _enrollment.read_text(_observe.config_path(self.store, interface))
         if text is None:
             raise LookupError("wg-quick: no such file")
         config = _wgconf.parse(text, allow_hooks=True)
@@ -338,7 +338,7 @@ class Services:
         return unit[len("wg-quick@") : -len(".service")]
 
     def _drop_in(self, unit, kind):
-        text = _enrollment.read_text(os.path.join(self.host.root, _tunnel.DROP_IN % self._interface(unit))) or ""
+        text = _enrollment.read_text(os.path.join(self.host.root, _reach.DROP_IN % self._interface(unit))) or ""
         for dash, words in re.findall("^%s=(-?)/sbin/(.*)$" % kind, text, re.MULTILINE):
             rc, _out, err = self.host.run(words.split())
             if rc and not dash:

@@ -9,7 +9,7 @@ import ipaddress
 import os
 import pathlib
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _services, _tunnel
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _observe, _services
 from fake_host import FakeHost
 
 VERSION = """<plist version="1.0">
@@ -31,7 +31,7 @@ class FakeMac(FakeHost):
         path = pathlib.Path(root, _services.SYSTEM_VERSION)
         path.parent.mkdir(parents=True)
         path.write_text(VERSION)
-        self.folder = pathlib.Path(root, _tunnel.NAMES)
+        self.folder = pathlib.Path(root, _observe.NAMES)
         self.folder.mkdir(parents=True)
         pathlib.Path(root, "run/resolvconf/interfaces").mkdir(parents=True)  # where FakeHost keeps what DNS was set
         self.number, self.route, self.services = 3, "", Jobs(self)
@@ -39,11 +39,11 @@ class FakeMac(FakeHost):
 
     def reboot(self):
         super().reboot()
-        for path in (*self.folder.iterdir(), pathlib.Path(self.root, _tunnel.BOOTED)):
+        for path in (*self.folder.iterdir(), pathlib.Path(self.root, _change.BOOTED)):
             path.unlink(missing_ok=True)
 
     def booted(self):
-        pathlib.Path(self.root, _tunnel.BOOTED).touch()
+        pathlib.Path(self.root, _change.BOOTED).touch()
 
     def real(self, name):
         path = self.folder / (name + ".name")

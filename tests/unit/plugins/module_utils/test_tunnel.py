@@ -12,7 +12,7 @@ import pathlib
 import pytest
 from fake_host import Crash, FakeHost
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _services, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _observe, _plan, _reach, _services, _step, _wgconf
 
 INTERFACE, UNIT = "wg0", "wg-quick@wg0.service"
 PRIVATE, PUBLIC, OTHER = (base64.b64encode(os.urandom(32)).decode() for _number in range(3))
@@ -35,17 +35,17 @@ def host(tmp_path):
 
 
 def observe(host, kept=None):
-    return _tunnel.observe(host.run, INTERFACE, host.root, kept)
+    return _observe.observe(host.run, INTERFACE, host.root, kept)
 
 
 def take(host, wanted, kept=None, applied=None):
-    step = _tunnel.plan(wanted, observe(host, kept), applied, kept)
-    _tunnel.apply(host.run, host.services, host.store, INTERFACE, step, wanted, kept)
+    step = _plan.plan(wanted, observe(host, kept), applied, kept)
+    _step.apply(host.run, host.services, host.store, INTERFACE, step, wanted, kept)
     return step
 
 
 def file_text(host):
-    path = pathlib.Path(_tunnel.config_path(host.store, INTERFACE))
+    path = pathlib.Path(_observe.config_path(host.store, INTERFACE))
     return path.read_text() if path.exists() else None
 
 
@@ -74,10 +74,10 @@ def file_text(host):
 )
 def test_plan(host, second, action, reason):
     take(host, config())
-    step = _tunnel.plan(second, observe(host), config())
+    step = _plan.plan(second, observe(host), config())
     assert step.action == action
     assert reason is None and not step.reasons or any(reason in text for text in step.reasons), step.reasons
-    _tunnel.apply(host.run, host.services, host.store, INTERFACE, step, second)
+    _step.apply(host.run, host.services, host.store, INTERFACE, step, second)
     assert (host.log.count(("stop", UNIT)), file_text(host)) == (2 if action == "restart" else 1, _wgconf.render(second))
 
 
@@ -87,15 +87,15 @@ def test_hooks(host):
     )
     take(host, hooked)
     host.links[INTERFACE]["routes"].append(["10.5.0.0/16", 254, "boot"])
-    assert _tunnel.plan(hooked, observe(host)).action == "none", "a hook may have set it"
-    assert _tunnel.plan(config(), observe(host), hooked).action == "restart"
+    assert _plan.plan(hooked, observe(host)).action == "none", "a hook may have set it"
+    assert _plan.plan(config(), observe(host), hooked).action == "restart"
 
 
 def endpoint_plan(host, wanted, live, age, applied, resolve=None):
     take(host, config())
     running = observe(host)
     running.peers[PUBLIC].update(endpoint=live, handshake=1000 - age)
-    return _tunnel.plan(config(endpoint=wanted), running, applied and config(endpoint=applied), now=1000, resolve=resolve).action
+    return _plan.plan(config(endpoint=wanted), running, applied and config(endpoint=applied), now=1000, resolve=resolve).action
 
 
 @pytest.mark.parametrize(
@@ -129,15 +129,15 @@ def test_names_are_resolved_only_when_the_session_is_dead(host):
     assert endpoint_plan(host, *arguments, 10, "gate.example:51820", resolve) == "none" and not asked
     assert endpoint_plan(host, *arguments, 999, "gate.example:51820", resolve) == "sync" and asked == ["gate.example"]
     assert endpoint_plan(host, *arguments, 999, "gate.example:51820", lambda name: set()) == "none"
-    assert _tunnel.resolve_name("name.invalid") == set()
-    assert "127.0.0.1" in _tunnel.resolve_name("127.0.0.1")
+    assert _plan.resolve_name("name.invalid") == set()
+    assert "127.0.0.1" in _plan.resolve_name("127.0.0.1")
 
 
 def test_no_tunnel(host):
-    assert _tunnel.plan(None, None).action == "none"
-    assert _tunnel.plan(config(), None).action == "up"
+    assert _plan.plan(None, None).action == "none"
+    assert _plan.plan(config(), None).action == "up"
     take(host, config())
-    assert _tunnel.plan(None, observe(host)).action == "down"
+    assert _plan.plan(None, observe(host)).action == "down"
 
 
 # --- steps
@@ -146,7 +146,7 @@ def test_no_tunnel(host):
 def test_a_steady_look_costs_three_processes(host):
     take(host, config())
     calls = []
-    _tunnel.observe(lambda argv, stdin=None: calls.append(argv) or host.run(argv, stdin), INTERFACE, host.root)
+    _observe.observe(lambda argv, stdin=None: calls.append(argv) or host.run(argv, stdin), INTERFACE, host.root)
     assert len(calls) == 3
 
 
@@ -158,14 +158,14 @@ def test_an_interface_that_goes_while_it_is_looked_at_is_none(host):
             host.links.clear()
         return host.run(argv, stdin)
 
-    assert _tunnel.observe(goes, INTERFACE, host.root) is None and not host.links
+    assert _observe.observe(goes, INTERFACE, host.root) is None and not host.links
 
 
 def test_interface_names_are_checked():
     for name in ("wg0/../x", "a" * 16, "wg=0", "wg 0", ""):
-        with pytest.raises(_tunnel.TunnelError):
-            _tunnel.unit_of(name)
-    assert _tunnel.unit_of("wg-0.a_b") == "wg-quick@wg-0.a_b.service"
+        with pytest.raises(_observe.TunnelError):
+            _observe.unit_of(name)
+    assert _observe.unit_of("wg-0.a_b") == "wg-quick@wg-0.a_b.service"
 
 
 def test_missing_programs_are_named(host):
@@ -173,21 +173,21 @@ def test_missing_programs_are_named(host):
         raise FileNotFoundError(2, "No such file or directory")
 
     for run in (missing, lambda argv, stdin=None: (127, "", "")):
-        with pytest.raises(_tunnel.TunnelError, match="wireguard-tools"):
-            _tunnel.observe(run, INTERFACE)
-        assert _tunnel.backend(run) is None
+        with pytest.raises(_observe.TunnelError, match="wireguard-tools"):
+            _observe.observe(run, INTERFACE)
+        assert _observe.backend(run) is None
 
 
 def test_errors_hold_no_key():
-    with pytest.raises(_tunnel.TunnelError) as caught:
-        _tunnel.observe(lambda argv, stdin=None: (1, "", "Line unrecognized: `PrivateKey=%s'" % PRIVATE), INTERFACE)
+    with pytest.raises(_observe.TunnelError) as caught:
+        _observe.observe(lambda argv, stdin=None: (1, "", "Line unrecognized: `PrivateKey=%s'" % PRIVATE), INTERFACE)
     assert PRIVATE not in str(caught.value) and "(masked)" in str(caught.value)
 
 
 def test_a_stranger_in_the_key_is_an_error(host):
     take(host, config())
     host._setconf = lambda link, text, sync=False: link.update(private=None)
-    with pytest.raises(_tunnel.TunnelError, match="does not have the key of its config"):
+    with pytest.raises(_observe.TunnelError, match="does not have the key of its config"):
         take(host, config(peer="PersistentKeepalive = 25\n"))
 
 
@@ -201,7 +201,7 @@ def test_a_tunnel_that_does_not_start_is_put_back(host):
 
     host.services.start = fail_once
     before = host.seen(INTERFACE)
-    with pytest.raises(_tunnel.TunnelError, match="as it was before: no"):
+    with pytest.raises(_observe.TunnelError, match="as it was before: no"):
         take(host, config("0.0.0.0/0"))
     assert host.seen(INTERFACE) == before and file_text(host) == _wgconf.render(config())
 
@@ -214,7 +214,7 @@ def test_backend(answers, found):
         calls.append(argv)
         return answers[0 if argv[2] == "add" else 1] if argv[0] == "ip" else answers[2], "", "no"
 
-    assert _tunnel.backend(run) == found
+    assert _observe.backend(run) == found
     made = [argv[3] for argv in calls if argv[:3] == ["ip", "link", "add"]]
     assert (["ip", "link", "delete", "dev", made[0]] in calls) == (found == "kernel") and len(made[0]) <= 15
 
@@ -262,7 +262,7 @@ def test_dns_as_each_resolver_keeps_it(tmp_path, files, expected):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(text) if text.startswith("..") else path.write_text(text)
-    assert _tunnel._dns(str(tmp_path), "wg0", 9) == expected
+    assert _observe._dns(str(tmp_path), "wg0", 9) == expected
 
 
 # --- armed changes
@@ -270,11 +270,11 @@ def test_dns_as_each_resolver_keeps_it(tmp_path, files, expected):
 
 def armed(host, wanted, confirm_by="server", **values):
     host.store.save("candidate", _wgconf.render(wanted))
-    return _tunnel.arm(host.store, INTERFACE, confirm_by=confirm_by, clock=host.clock, **values)
+    return _change.arm(host.store, INTERFACE, confirm_by=confirm_by, clock=host.clock, **values)
 
 
 def run_armed(host, **values):
-    return _tunnel.run_armed(host.run, host.services, host.store, sleep=host.sleep, clock=host.clock, probe=lambda *words: None, **values)
+    return _change.run_armed(host.run, host.services, host.store, sleep=host.sleep, clock=host.clock, probe=lambda *words: None, **values)
 
 
 def test_arming_touches_nothing_of_the_tunnel(host):
@@ -282,11 +282,11 @@ def test_arming_touches_nothing_of_the_tunnel(host):
     before, text = host.seen(INTERFACE), file_text(host)
     armed(host, config("0.0.0.0/0"))
     assert (host.seen(INTERFACE), file_text(host)) == (before, text)
-    with pytest.raises(_tunnel.TunnelError, match="another change of wg0 is under way"):
+    with pytest.raises(_observe.TunnelError, match="another change of wg0 is under way"):
         armed(host, config())
     host.store.save("candidate", "[Interface]\n")
     with pytest.raises(_wgconf.ConfigError):
-        _tunnel.arm(host.store, INTERFACE)
+        _change.arm(host.store, INTERFACE)
 
 
 def test_it_works_with_the_old_file_until_the_tunnel_is_down(host):
@@ -331,7 +331,7 @@ def test_confirmation_counts_only_with_the_word_given_after_the_step(host):
     identity, words, early = armed(host, config("0.0.0.0/0"), confirm_by="controller"), [], []
 
     def confirm(word, wait=0):
-        return _tunnel.confirm(host.store, word, wait, host.sleep, host.clock)
+        return _change.confirm(host.store, word, wait, host.sleep, host.clock)
 
     def sleep(seconds):
         host.sleep(seconds)
@@ -343,7 +343,7 @@ def test_confirmation_counts_only_with_the_word_given_after_the_step(host):
         elif words and host.time > host.store.load("pending")["armed"] + 20:
             assert confirm(words[0]) is None, "the verdict is not there yet"
 
-    verdict = _tunnel.run_armed(host.run, host.services, host.store, sleep=sleep, clock=host.clock, probe=lambda *what: None)
+    verdict = _change.run_armed(host.run, host.services, host.store, sleep=sleep, clock=host.clock, probe=lambda *what: None)
     assert verdict["ok"] and early and not any(early)
     assert confirm(identity) == confirm(words[0]) == verdict
     assert run_armed(host) is None
@@ -368,7 +368,7 @@ def test_a_tunnel_that_was_down_stays_down(host):
 def test_a_file_that_is_not_ours_comes_back_as_it_was(host):
     take(host, config())
     text = "# by hand\n" + _wgconf.render(config()).replace("[Peer]", "SaveConfig = false\n\n[Peer]")
-    pathlib.Path(_tunnel.config_path(host.store, INTERFACE)).write_text(text)
+    pathlib.Path(_observe.config_path(host.store, INTERFACE)).write_text(text)
     started, parse = [], host._wg_quick
     host._wg_quick = lambda words, stdin: (
         started.append(words) if "SaveConfig" in file_text(host) and words[0] == "up" else parse(words, stdin)
@@ -391,7 +391,7 @@ def test_an_interrupted_change_is_taken_over_with_its_way_back(host):
     host.time += 200
     armed(host, config("10.9.0.0/16"))
     assert not run_armed(host, prove=lambda: "no")["ok"]
-    assert file_text(host) == _wgconf.render(config()) and _tunnel.plan(config(), observe(host)).action == "none"
+    assert file_text(host) == _wgconf.render(config()) and _plan.plan(config(), observe(host)).action == "none"
 
 
 def story(host, good):
@@ -424,7 +424,7 @@ def test_a_crash_at_any_point_is_recovered_from(tmp_path, good, had, reboot):
             began, host.crash_at = host.store.text("pending") is not None, None
             if reboot:
                 host.reboot()
-            verdict = _tunnel.recover(host.run, host.services, host.store, live=not reboot, accept=lambda: accepted.append(file_text(host)))
+            verdict = _change.recover(host.run, host.services, host.store, live=not reboot, accept=lambda: accepted.append(file_text(host)))
             if reboot:
                 host.boot()
             assert (verdict is not None) == began
@@ -435,9 +435,9 @@ def test_a_crash_at_any_point_is_recovered_from(tmp_path, good, had, reboot):
             kept = RULE if ok else None
             assert file_text(host) == (_wgconf.render(wanted) if wanted else None)
             running = observe(host, kept)
-            assert _tunnel.plan(wanted, running, wanted, kept).reasons == []
+            assert _plan.plan(wanted, running, wanted, kept).reasons == []
             assert host.enabled == ({UNIT} if wanted else set())
-            assert _tunnel.kept_path(host.store, INTERFACE) == kept
+            assert _reach.kept_path(host.store, INTERFACE) == kept
             assert ok or not (host.rules[4] or host.rules[6])
             assert not any(os.path.exists(host.store.path(name)) for name in ("pending", "confirm", "last_good")) or not began
             points += 1
@@ -450,17 +450,17 @@ def test_a_crash_at_any_point_is_recovered_from(tmp_path, good, had, reboot):
 
 def test_kept_path_comes_and_goes_with_its_drop_in(host):
     take(host, config())
-    path = os.path.join(host.root, _tunnel.DROP_IN % INTERFACE)
-    assert _tunnel.keep(host.run, host.services, host.store, INTERFACE, RULE)
-    assert not _tunnel.keep(host.run, host.services, host.store, INTERFACE, RULE)
+    path = os.path.join(host.root, _reach.DROP_IN % INTERFACE)
+    assert _reach.keep(host.run, host.services, host.store, INTERFACE, RULE)
+    assert not _reach.keep(host.run, host.services, host.store, INTERFACE, RULE)
     assert os.stat(path).st_mode & 0o777 == 0o644
-    assert _tunnel.kept_path(host.store, INTERFACE) == RULE
+    assert _reach.kept_path(host.store, INTERFACE) == RULE
     assert take(host, config("0.0.0.0/0"), RULE).action == "restart"
     assert host.rules[4][0]["src"] == "192.0.2.10"
     host.rules[4].append(host.rules[4].pop(0))
     host.rules[4][-1]["priority"] = 32766
-    assert _tunnel.plan(config("0.0.0.0/0"), observe(host), kept=RULE).action == "sync", "behind the tunnel's rules it has no effect"
-    assert _tunnel.keep(host.run, host.services, host.store, INTERFACE, None)
+    assert _plan.plan(config("0.0.0.0/0"), observe(host), kept=RULE).action == "sync", "behind the tunnel's rules it has no effect"
+    assert _reach.keep(host.run, host.services, host.store, INTERFACE, None)
     assert not os.path.exists(os.path.dirname(path)) and all(rule["src"] == "all" for rule in host.rules[4])
 
 
@@ -494,7 +494,7 @@ def route_answers(gateway="192.0.2.254", match=()):
     ],
 )
 def test_reachability(allowed, ssh, match, kept):
-    assert _tunnel.reachability(route_answers(match=match), config(allowed), INTERFACE, ssh) == {
+    assert _reach.reachability(route_answers(match=match), config(allowed), INTERFACE, ssh) == {
         "kept": kept,
         "through": False,
         "reason": None,
@@ -503,4 +503,4 @@ def test_reachability(allowed, ssh, match, kept):
 
 @pytest.mark.parametrize("table", ["off", "1234"])
 def test_other_tables_capture_nothing(table):
-    assert _tunnel.reachability(route_answers(), config("0.0.0.0/0", interface="Table = %s\n" % table), INTERFACE, SSH)["kept"] is None
+    assert _reach.reachability(route_answers(), config("0.0.0.0/0", interface="Table = %s\n" % table), INTERFACE, SSH)["kept"] is None

@@ -10,7 +10,7 @@ import os
 import pathlib
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _services, _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _change, _enrollment, _observe, _plan, _reach, _services, _step, _wgconf
 from fake_host import Crash
 from fake_mac import FakeMac
 
@@ -34,31 +34,31 @@ def mac(tmp_path):
 
 
 def observe(mac):
-    return _tunnel.observe(mac.run, INTERFACE, mac.root)
+    return _observe.observe(mac.run, INTERFACE, mac.root)
 
 
 def take(mac, wanted, applied=None):
-    step = _tunnel.plan(wanted, observe(mac), applied, now=mac.time)
-    _tunnel.apply(mac.run, mac.services, mac.store, INTERFACE, step, wanted)
+    step = _plan.plan(wanted, observe(mac), applied, now=mac.time)
+    _step.apply(mac.run, mac.services, mac.store, INTERFACE, step, wanted)
     return step
 
 
 def file_text(mac):
-    return _enrollment.read_text(_tunnel.config_path(mac.store, INTERFACE))
+    return _enrollment.read_text(_observe.config_path(mac.store, INTERFACE))
 
 
 def tend(mac):
-    return _tunnel.tend(mac.run, mac.services, mac.store, INTERFACE, now=mac.clock, sleep=mac.sleep, clock=mac.clock)
+    return _change.tend(mac.run, mac.services, mac.store, INTERFACE, now=mac.clock, sleep=mac.sleep, clock=mac.clock)
 
 
 # --- what is seen
 
 
 def test_what_runs_is_found_by_its_real_name(mac):
-    assert observe(mac) is None and not _tunnel.present(mac.root, INTERFACE)
+    assert observe(mac) is None and not _observe.present(mac.root, INTERFACE)
     take(mac, config(address="10.88.0.2/24, fd00::2/64", interface="MTU = 1380\n"))
     running = observe(mac)
-    assert mac.real(INTERFACE) == "utun4" and _tunnel.present(mac.root, INTERFACE)
+    assert mac.real(INTERFACE) == "utun4" and _observe.present(mac.root, INTERFACE)
     assert (running.mtu, running.up, running.unseen) == (1380, True, ("routes", "DNS"))
     assert running.addresses == {"10.88.0.2/24", "fd00::2/64", "fe80::aede:48ff:fe00:1122/64"}
 
@@ -74,7 +74,7 @@ def test_an_interface_that_goes_while_it_is_looked_at_is_none(mac, name_too):
             (mac.folder / (INTERFACE + ".name")).unlink()
         return answer
 
-    assert _tunnel.observe(goes, INTERFACE, mac.root) is None
+    assert _observe.observe(goes, INTERFACE, mac.root) is None
 
 
 def test_what_a_dead_wireguard_go_left_behind_is_no_interface(mac):
@@ -82,7 +82,7 @@ def test_what_a_dead_wireguard_go_left_behind_is_no_interface(mac):
 
     def refused(argv, stdin=None):
         return 1, "", "Unable to access interface: Connection refused\n"
-    assert _tunnel.observe(refused, INTERFACE, mac.root) is None
+    assert _observe.observe(refused, INTERFACE, mac.root) is None
     mac.links.clear()
     assert observe(mac) is None
 
@@ -102,7 +102,7 @@ def test_every_change_is_a_restart_and_is_settled_by_it(mac, second, reason):
     step = take(mac, second, first)
     assert step.action == "restart" and any(reason in said for said in step.reasons)
     assert mac.real(INTERFACE) == "utun5" and list(mac.links) == [INTERFACE] and UNIT in mac.active
-    again = _tunnel.plan(second, observe(mac), second, now=mac.time)
+    again = _plan.plan(second, observe(mac), second, now=mac.time)
     assert (again.action, again.reasons) == ("none", [])
 
 
@@ -115,7 +115,7 @@ def test_a_tunnel_that_does_not_start_is_put_back(mac):
             raise LookupError("[#] wg addconf utun5 /dev/fd/63\nDarwin only supports TABLE=auto|main|off")
         begin(interface, wanted)
     mac._up = fail
-    with pytest.raises(_tunnel.TunnelError, match="is as it was before: .*failed: Darwin only supports TABLE"):
+    with pytest.raises(_observe.TunnelError, match="is as it was before: .*failed: Darwin only supports TABLE"):
         take(mac, config(interface="MTU = 1280\n"), config())
     assert file_text(mac) == _wgconf.render(config()) and mac.links[INTERFACE]["mtu"] == 1420 and UNIT in mac.active
 
@@ -123,15 +123,15 @@ def test_a_tunnel_that_does_not_start_is_put_back(mac):
 def test_down_leaves_nothing_and_waits_for_what_wg_quick_does_afterwards(mac):
     take(mac, config())
     before = mac.time
-    assert _tunnel.remove(mac.run, mac.services, mac.store, INTERFACE)
+    assert _step.remove(mac.run, mac.services, mac.store, INTERFACE)
     assert mac.time - before >= 2 and not mac.links and file_text(mac) is None and UNIT not in mac.active
-    assert not _tunnel.remove(mac.run, mac.services, mac.store, INTERFACE)
+    assert not _step.remove(mac.run, mac.services, mac.store, INTERFACE)
 
 
 def test_an_interface_whose_config_is_gone_goes_with_its_socket(mac):
     take(mac, config())
-    os.unlink(_tunnel.config_path(mac.store, INTERFACE))
-    _tunnel.remove(mac.run, mac.services, mac.store, INTERFACE)
+    os.unlink(_observe.config_path(mac.store, INTERFACE))
+    _step.remove(mac.run, mac.services, mac.store, INTERFACE)
     assert list(mac.folder.iterdir()) == []
 
 
@@ -139,13 +139,13 @@ def test_dns_that_a_power_cut_left_behind_is_taken_back(mac):
     wanted = config(interface="DNS = 10.88.0.1\n")
     take(mac, wanted)
     assert mac.dns == {"Wi-Fi": ["10.88.0.1"], "*Thunderbolt Bridge": ["10.88.0.1"]}
-    _tunnel.apply(mac.run, mac.services, mac.store, INTERFACE, _tunnel.plan(None, observe(mac)), None)
+    _step.apply(mac.run, mac.services, mac.store, INTERFACE, _plan.plan(None, observe(mac)), None)
     assert mac.dns == {"Wi-Fi": [], "*Thunderbolt Bridge": ["9.9.9.9"]}, "a service of before is not touched"
     take(mac, wanted)
     mac.reboot()
     mac.booted()
     assert mac.dns["Wi-Fi"] == ["10.88.0.1"] and "was started" in tend(mac)
-    _tunnel.remove(mac.run, mac.services, mac.store, INTERFACE)
+    _step.remove(mac.run, mac.services, mac.store, INTERFACE)
     assert mac.dns == {"Wi-Fi": [], "*Thunderbolt Bridge": []}
 
 
@@ -154,8 +154,8 @@ def test_dns_that_a_power_cut_left_behind_is_taken_back(mac):
 
 def change(mac, wanted, **how):
     mac.store.save("candidate", _wgconf.render(wanted))
-    _tunnel.arm(mac.store, INTERFACE, confirm_by="server", clock=mac.clock, **how)
-    return _tunnel.run_armed(mac.run, mac.services, mac.store, sleep=mac.sleep, clock=mac.clock, probe=lambda *_datagram: None)
+    _change.arm(mac.store, INTERFACE, confirm_by="server", clock=mac.clock, **how)
+    return _change.run_armed(mac.run, mac.services, mac.store, sleep=mac.sleep, clock=mac.clock, probe=lambda *_datagram: None)
 
 
 def test_a_change_that_is_proven_stays_and_another_is_undone(mac):
@@ -182,7 +182,7 @@ def test_a_reboot_at_any_point_of_a_change_leads_to_a_config_that_works(tmp_path
             except Crash:
                 pass
             mac.reboot()
-            _tunnel.recover(mac.run, mac.services, mac.store)
+            _change.recover(mac.run, mac.services, mac.store)
             mac.booted()
             tend(mac)
             assert mac.store.load("pending") is None
@@ -195,14 +195,14 @@ def test_a_reboot_at_any_point_of_a_change_leads_to_a_config_that_works(tmp_path
 
 
 def test_it_waits_for_what_ends_interrupted_changes(mac):
-    with pytest.raises(_tunnel.TunnelError, match="gatecontrol-recover has not run"):
+    with pytest.raises(_observe.TunnelError, match="gatecontrol-recover has not run"):
         tend(mac)
 
 
 def test_it_brings_the_tunnel_up_and_leaves_one_that_works_alone(mac):
     mac.booted()
     assert tend(mac) is None and not mac.links, "without a config there is nothing to do"
-    _enrollment.write_text(_tunnel.config_path(mac.store, INTERFACE), _wgconf.render(config()))
+    _enrollment.write_text(_observe.config_path(mac.store, INTERFACE), _wgconf.render(config()))
     assert "it was not there" in tend(mac) and mac.real(INTERFACE) == "utun4"
     mac.handshakes = int(mac.time)
     steps = mac.steps
@@ -212,7 +212,7 @@ def test_it_brings_the_tunnel_up_and_leaves_one_that_works_alone(mac):
 def test_a_tunnel_that_a_sleep_left_dead_is_started_anew_and_not_again_and_again(mac):
     mac.booted()
     take(mac, config())
-    mac.answering, mac.time = ("nobody", ""), mac.time + _tunnel.SILENT - 1
+    mac.answering, mac.time = ("nobody", ""), mac.time + _change.SILENT - 1
     assert tend(mac) is None
     mac.time += 2
     assert "no peer had answered for 301 s" in tend(mac) and mac.real(INTERFACE) == "utun5"
@@ -231,10 +231,10 @@ def test_a_change_under_way_is_left_alone_and_a_dead_one_undone(mac):
     take(mac, config())
     mac.booted()
     mac.store.save("candidate", _wgconf.render(config(interface="MTU = 1280\n")))
-    _tunnel.arm(mac.store, INTERFACE, confirm_by="controller", timeout=40, clock=mac.clock)
+    _change.arm(mac.store, INTERFACE, confirm_by="controller", timeout=40, clock=mac.clock)
     mac.crash_at = mac.steps + 8
     with pytest.raises(Crash):
-        _tunnel.run_armed(mac.run, mac.services, mac.store, sleep=mac.sleep, clock=mac.clock, probe=lambda *_datagram: None)
+        _change.run_armed(mac.run, mac.services, mac.store, sleep=mac.sleep, clock=mac.clock, probe=lambda *_datagram: None)
     mac.crash_at, before = None, mac.real(INTERFACE)
     assert tend(mac) is None and mac.real(INTERFACE) == before
     mac.time += 80
@@ -245,9 +245,9 @@ def test_a_change_under_way_is_left_alone_and_a_dead_one_undone(mac):
 def test_recover_ends_a_change_once_in_a_boot_and_not_when_its_job_is_loaded_anew(mac):
     for there in (False, True):
         mac.store.save("candidate", _wgconf.render(config()))
-        _tunnel.arm(mac.store, INTERFACE, clock=mac.clock)
+        _change.arm(mac.store, INTERFACE, clock=mac.clock)
         assert _agent.command(mac.store, mac.run, "recover", [])[0] == 0
-        assert os.path.exists(os.path.join(mac.root, _tunnel.BOOTED)) and (mac.store.load("pending") is not None) == there
+        assert os.path.exists(os.path.join(mac.root, _change.BOOTED)) and (mac.store.load("pending") is not None) == there
 
 
 # --- the controller
@@ -260,7 +260,7 @@ def test_recover_ends_a_change_once_in_a_boot_and_not_when_its_job_is_loaded_ane
     ("0.0.0.0/0", None, "", None)])
 def test_a_config_that_would_capture_the_controller_is_told(mac, allowed, ssh, route, reason):
     mac.route = route
-    found = _tunnel.reachability_on_mac(mac.run, config(allowed), None, ssh)
+    found = _reach.reachability_on_mac(mac.run, config(allowed), None, ssh)
     assert found["kept"] is None and found["through"] is False
     assert found["reason"] is None if reason is None else reason in found["reason"]
 
@@ -268,7 +268,7 @@ def test_a_config_that_would_capture_the_controller_is_told(mac, allowed, ssh, r
 def test_a_controller_that_comes_through_the_tunnel_is_told(mac):
     take(mac, config())
     mac.route = FAR % "utun4"
-    assert _tunnel.reachability_on_mac(mac.run, config(), mac.real(INTERFACE), SSH)["through"] is True
+    assert _reach.reachability_on_mac(mac.run, config(), mac.real(INTERFACE), SSH)["through"] is True
 
 
 # --- what the agent knows of a Mac

@@ -11,7 +11,7 @@ import tempfile
 from fake_host import FakeHost
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _tunnel, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _observe, _plan, _step, _wgconf
 
 INTERFACE = "wg0"
 PATH = "etc/wireguard/wg0.conf"
@@ -66,9 +66,9 @@ configs = st.builds(_wgconf.Config, interfaces, st.lists(peers, min_size=1, max_
 
 
 def take(host, config, kept=None):
-    old = _tunnel.applied("%s/%s" % (host.root, PATH))
-    step = _tunnel.plan(config, _tunnel.observe(host.run, INTERFACE, host.root, kept), old, kept)
-    _tunnel.apply(host.run, host.services, host.store, INTERFACE, step, config, kept)
+    old = _observe.applied("%s/%s" % (host.root, PATH))
+    step = _plan.plan(config, _observe.observe(host.run, INTERFACE, host.root, kept), old, kept)
+    _step.apply(host.run, host.services, host.store, INTERFACE, step, config, kept)
     return step
 
 
@@ -80,7 +80,7 @@ def fresh(config):
 
 
 def settled(host, config):
-    again = _tunnel.plan(config, _tunnel.observe(host.run, INTERFACE, host.root), config)
+    again = _plan.plan(config, _observe.observe(host.run, INTERFACE, host.root), config)
     assert (again.action, again.reasons) == ("none", [])
     seen, wanted = host.seen(INTERFACE), fresh(config)
     if "ListenPort" not in config.interface:  # the live one is kept
@@ -196,10 +196,10 @@ def test_down_leaves_nothing(first, second):
     with tempfile.TemporaryDirectory() as root, FakeHost(root) as host:
         take(host, first)
         take(host, second)
-        assert _tunnel.remove(host.run, host.services, host.store, INTERFACE)
+        assert _step.remove(host.run, host.services, host.store, INTERFACE)
         assert (host.links, host.rules, host.enabled, host.active) == ({}, {4: [], 6: []}, set(), set())
-        assert host.seen(INTERFACE) is None and _tunnel._dns(host.root, INTERFACE, None) == set()
-        assert not _tunnel.remove(host.run, host.services, host.store, INTERFACE)
+        assert host.seen(INTERFACE) is None and _observe._dns(host.root, INTERFACE, None) == set()
+        assert not _step.remove(host.run, host.services, host.store, INTERFACE)
 
 
 @unhurried
@@ -207,5 +207,5 @@ def test_down_leaves_nothing(first, second):
 def test_no_reason_shows_a_secret(first, second, _noise):
     with tempfile.TemporaryDirectory() as root, FakeHost(root) as host:
         take(host, first)
-        shown = " ".join(_tunnel.plan(second, _tunnel.observe(host.run, INTERFACE, host.root), first).reasons)
+        shown = " ".join(_plan.plan(second, _observe.observe(host.run, INTERFACE, host.root), first).reasons)
         assert not any(secret in shown for secret in KEYS)

@@ -1,0 +1,269 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A change with a way back: armed, taken, proven, confirmed, else undone; and ended where it was interrupted.
+
+`run`, `services`, `store` as _step takes them.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import time
+
+from . import _enrollment, _observe, _plan, _reach, _step, _wgconf
+
+SILENT = 300  # seconds without a handshake after which a Mac's tunnel is started anew
+BOOTED = "var/run/gatecontrol.booted"  # on macOS, which empties that folder at boot: what a reboot interrupted has been ended
+
+
+def arm(store, interface, confirm_by="controller", timeout=40, kept=None, clock=time.monotonic):
+    """Prepare the change to the candidate; returns its id. The caller then starts the unit that calls run_armed, with start_no_block.
+
+    confirm_by: "controller" waits for confirm(), "server" takes the proof of run_armed for it. timeout: seconds from now to the way back.
+    kept: the kept path of reachability, put in place with the change, None for none. Nothing of the tunnel is touched.
+    Raises TunnelError while another change is under way, ConfigError for a candidate that does not parse.
+    """
+    _observe.unit_of(interface)
+    _wgconf.parse(store.text("candidate") or "", allow_hooks=True)
+    change, verdict, now = store.load("pending"), store.load("verdict"), clock()
+    if change and not (verdict and verdict["id"] == change["id"]):
+        if change["armed"] <= now <= change["deadline"] + 60:
+            raise _observe.TunnelError("another change of %s is under way; try again in %d s" % (change["interface"], change["deadline"] + 61 - now))
+        # It was interrupted: its way back is still the way to what worked last.
+    else:
+        change, old = {}, _enrollment.read_text(_observe.config_path(store, interface))
+        store.drop("pending", "verdict")
+        change["had_config"] = old is not None
+        if old is not None:
+            store.save("last_good", old)
+    store.drop("confirm")
+    change.update(id=os.urandom(16).hex(), word=None, interface=interface, confirm_by=confirm_by, armed=now, deadline=now + timeout,
+                  kept=kept)
+    store.save("pending", change)
+    return change["id"]
+
+
+def run_armed(run, services, store, prove=None, accept=None, sleep=time.sleep, clock=time.monotonic, probe=None):
+    """Take the armed step, prove it, wait for its confirmation, else go back. Returns the verdict, None where nothing is pending.
+
+    prove() -> None or the reason why the server is not reached; accept() records a success, and may be called twice;
+    probe(interface, address, port, payload) sends a datagram. The verdict, also saved: {id, word, ok, reason, action, reasons, ended
+    (Unix time)}; action and reasons are the plan's. Any failure whatsoever leads back to the config of before.
+    """
+    change = store.load("pending")
+    if change is None:
+        return None
+    verdict = {"id": change["id"], "ok": False, "reason": None, "action": None, "reasons": []}
+    try:
+        sleep(1)  # the answer to whoever armed this should have left the host
+        if "ran" not in change:
+            state = services.show([_observe.unit_of(change["interface"])], ["UnitFileState"])[_observe.unit_of(change["interface"])]
+            change.update(ran=_observe.dump(run, change["interface"], store.root) is not None, enabled=state.get("UnitFileState") == "enabled",
+                          kept_before=_reach.kept_path(store, change["interface"]))
+            store.save("pending", change)
+        begin = clock()
+        step, proof = _take(run, services, store, change, clock)
+        verdict.update(action=step.action, reasons=step.reasons)
+        timeout = change["deadline"] - change["armed"]
+        half = change["armed"] + timeout * 0.6
+        last = change["deadline"] - min(clock() - begin, timeout / 4)  # the way back takes as long as the way there
+        reason = _prove(run, store.root, change["interface"], proof, half, sleep, clock, probe or _datagram) or (prove() if prove else None)
+        if not reason and change["confirm_by"] == "controller":
+            change["word"] = os.urandom(16).hex()
+            store.save("pending", change)
+        while not reason and (store.text("confirm") or "").strip() != (change.get("word") or ""):
+            if clock() > last:
+                reason = "the controller did not come back over a new connection within %d s" % (change["deadline"] - change["armed"])
+            sleep(0.2)
+    except Exception as error:  # whatever it was, the host must find its way back
+        reason = str(error) or type(error).__name__
+    if reason:
+        reason = _go_back(run, services, store, change, reason)
+    verdict.update(ok=reason is None, reason=reason, word=change.get("word"))
+    return _finish(store, verdict, accept)
+
+
+def _finish(store, verdict, accept):
+    if "ended" not in verdict:
+        verdict["ended"] = int(time.time())
+        store.save("verdict", verdict)
+    if verdict["ok"] and accept:
+        accept()
+    store.drop("confirm", "last_good", "candidate")
+    store.drop("pending")  # last: while it is there, whatever interrupts is recovered from
+    return verdict
+
+
+def _take(run, services, store, change, clock):
+    """Take the armed step; returns (plan, (config, what ran before))."""
+    interface = change["interface"]
+    path = _observe.config_path(store, interface)
+    config = _wgconf.parse(store.text("candidate") or "", allow_hooks=True)
+    running = _observe.observe(run, interface, store.root, change["kept"])
+    step = _plan.plan(config, running, _observe.applied(path), change["kept"])
+    _reach.keep(run, services, store, interface, change["kept"])
+    _step.apply(run, services, store, interface, step, config, change["kept"], limit=max(5, int(change["deadline"] - clock())))
+    return step, (config, running if step.action in ("sync", "none") else None)
+
+
+def _go_back(run, services, store, change, reason):
+    """Restore the tunnel of before; returns the reason, with what failed on the way."""
+    try:
+        interface, text = change["interface"], store.text("last_good") if change["had_config"] else None
+        if "ran" not in change:
+            return reason  # nothing was touched yet
+        if change["had_config"] and text is None:
+            return reason + "; there was no way back: the last good config is gone"
+        kept = change["kept_before"]
+        _reach.keep(run, services, store, interface, kept)
+        try:
+            if text is None or not change["ran"]:
+                raise _observe.TunnelError("there was no tunnel")
+            config = _wgconf.parse(text, allow_hooks=True)
+            step = _plan.plan(config, _observe.observe(run, interface, store.root, kept), _observe.applied(_observe.config_path(store, interface)), kept)
+            _step.apply(run, services, store, interface, step, config, kept, text)
+        except (_observe.TunnelError,) + _step.ERRORS:
+            _step.put_back(run, services, store, interface, text, text is not None and change["ran"], 30)
+        if not change["enabled"]:
+            services.disable(_observe.unit_of(interface))
+    except (_observe.TunnelError,) + _step.ERRORS as error:
+        return "%s; the way back failed too: %s" % (reason, error)
+    return reason
+
+
+def _targets(config):
+    """(address, port, payload) of datagrams that may draw an answer through the tunnel: its DNS servers, the usual places of a gateway."""
+    question = b"\x47\x43\x01\x00\x00\x01" + bytes(7) + b"\x00\x02\x00\x01"  # DNS: the root's name servers
+    networks = [ipaddress.ip_network(network) for network in _plan.allowed_networks(config)]
+    own = [ipaddress.ip_interface(address) for address in config.interface["Address"]]
+    near = [ipaddress.ip_network((one.ip, one.max_prefixlen - 8), strict=False) for one in own]
+    found = {(entry, 53, question) for entry in config.interface.get("DNS", []) if re.fullmatch(r"[0-9.]+|.*:.*", entry)}
+    found |= {(str(network[min(1, network.num_addresses - 1)]), 9, b"") for network in near + networks if network.prefixlen}
+    return sorted(target for target in found if any(ipaddress.ip_address(target[0]) in network for network in networks))
+
+
+def _datagram(interface, address, port, payload):
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        try:
+            if hasattr(socket, "SO_BINDTODEVICE"):  # elsewhere the routes lead there
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            sender.sendto(payload, (address, port))
+        except OSError:
+            pass  # the handshake decides
+
+
+def _prove(run, root, interface, proof, limit, sleep, clock, probe):
+    """None once a peer has answered since the step, else the reason.
+
+    An answer is a newer handshake or more bytes received; after a change of the endpoint, at the new one."""
+    config, before = proof
+    peers = [peer["PublicKey"] for peer in config.peers if "Endpoint" in peer]
+    old, first, next_probe = before.peers if before else {}, None, 0
+    while peers:
+        running = _observe.dump(run, interface, root)
+        if running is None:
+            return "the interface went away"
+        first = first or running
+        for key in peers:
+            live, known = running.peers.get(key, {}), old.get(key, {})
+            settled = not known or known["endpoint"] == first.peers[key]["endpoint"] or live["endpoint"] == first.peers[key]["endpoint"]
+            if live and settled and (live["rx"] > known.get("rx", 0) or live["handshake"] > known.get("handshake", 0)):
+                return None
+        if clock() > limit:
+            return "no answer from the WireGuard peer %s… at %s" % (peers[0][:8], running.peers.get(peers[0], {}).get("endpoint"))
+        if clock() >= next_probe:
+            next_probe = clock() + 1
+            for address, port, payload in _targets(config):
+                probe(_observe.real_name(root, interface) or interface, address, port, payload)
+        sleep(0.1)
+    return None
+
+
+def confirm(store, word, wait=60, sleep=time.sleep, clock=time.monotonic):
+    """Ask for a change's verdict by its id, or confirm the change by the word that this gives once the step is taken and proven.
+
+    Returns {"confirm": word} or the verdict, None where neither came within `wait` seconds. A connection made before the step proves
+    nothing, however late its command runs: bring the word over a NEW one, made after the word was given.
+    """
+    end, said = clock() + wait, False
+    while True:
+        change, verdict = store.load("pending") or {}, store.load("verdict") or {}
+        if change.get("word") and change["id"] == word:
+            return {"confirm": change["word"]}
+        if change.get("word") == word:
+            if not said:  # once: the unit may be clearing up already
+                store.save("confirm", word)
+            said = True
+        elif not change and word in (verdict.get("id"), verdict.get("word")):
+            return verdict
+        if clock() >= end:
+            return None
+        sleep(0.1)
+
+
+def recover(run, services, store, live=False, accept=None):
+    """End a change that was interrupted; returns its verdict, None where there is none.
+
+    live=False: at boot, before wg-quick starts: only files are restored. live=True: the interface as well, after the unit was killed.
+    """
+    change, verdict = store.load("pending"), store.load("verdict")
+    if change is None:
+        return None
+    if verdict and verdict["id"] == change["id"]:
+        return _finish(store, verdict, accept)
+    if live:
+        reason = _go_back(run, services, store, change, "the change was interrupted")
+    else:
+        reason = "the host was rebooted in the middle of the change"
+        path, text = _observe.config_path(store, change["interface"]), store.text("last_good")
+        if "ran" in change:
+            _reach.keep(run, services, store, change["interface"], change["kept_before"])
+            if not change["had_config"]:
+                _enrollment.remove_file(path)
+            elif text is not None:
+                _enrollment.write_text(path, text)
+            if not change["enabled"]:
+                services.disable(_observe.unit_of(change["interface"]))
+    verdict = {"id": change["id"], "word": change.get("word"), "ok": False, "reason": reason, "action": None, "reasons": []}
+    return _finish(store, verdict, accept)
+
+
+def tend(run, services, store, interface, accept=None, now=time.time, sleep=time.sleep, clock=time.monotonic):
+    """Keep a Mac's tunnel running: after a boot, after wireguard-go ended, after a sleep that it did not survive. Returns what was done, or None.
+
+    A change under way is left alone, and ended if whoever was at it is gone. Raises TunnelError, ServiceError, OSError.
+    """
+    end = clock() + 60
+    while not os.path.exists(os.path.join(store.root, BOOTED)):
+        if clock() > end:
+            raise _observe.TunnelError("a change that a reboot interrupted may be pending: gatecontrol-recover has not run since the boot")
+        sleep(0.5)
+    change, path = store.load("pending"), _observe.config_path(store, interface)
+    if change:
+        if change["armed"] <= clock() <= change["deadline"] + 30:
+            return None
+        return failed(interface, recover(run, services, store, live=True, accept=accept))
+    config = _observe.applied(path)
+    if config is None:
+        return None
+    running = _observe.observe(run, interface, store.root)
+    if running is not None:
+        begun = os.stat(os.path.join(store.root, _observe.NAMES, interface + ".name")).st_mtime
+        silent = [now() - max(begun, running.peers.get(peer["PublicKey"], {}).get("handshake", 0))
+                  for peer in config.peers if "Endpoint" in peer and peer.get("PersistentKeepalive")]
+        if not silent or min(silent) < SILENT:
+            return None
+    _step.bring_down(run, store, interface)
+    _step.bring_up(run, store, interface)
+    return "%s was started, since %s" % (interface, "no peer had answered for %d s" % min(silent) if running else "it was not there")
+
+
+def failed(interface, verdict):
+    """The sentence for a change that was undone."""
+    return "the change of %s was rolled back and the tunnel is as it was before: %s" % (interface, verdict["reason"])

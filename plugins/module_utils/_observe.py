@@ -1,0 +1,236 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs: the interface, its peers, addresses, routes, rules and DNS, as wg, ip and the resolver tell them.
+
+`run(argv, stdin=None) -> (rc, out, err)` runs a command and raises OSError, or answers 127, where the program is missing; `store` is an
+_enrollment.Store. On macOS ifconfig takes the place of ip.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+
+from . import _enrollment, _services, _wgconf
+
+MAIN, LOCAL = 254, 255  # routing tables
+DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+NAMES = "var/run/wireguard"  # where wg-quick for macOS keeps the real names of its interfaces
+
+
+class TunnelError(Exception):
+    """A step failed or is impossible. str: one sentence with the failing command's own words, never a key."""
+
+
+class Running:
+    """What runs on an interface.
+
+    private_key, public_key: base64, None where unset; listen_port, fwmark, mtu: int, fwmark 0 where off; up: bool; addresses: set of
+    "address/prefix"; routes: set of (network, table) that wg-quick or an administrator set on this interface; rules: {4: list, 6: list}
+    of dicts of `ip -N -j rule`; dns: set of servers and search domains, None where it cannot be told; kept: whether the route of the kept
+    path exists, None where not asked; peers: {public key: dict of preshared_key, endpoint, allowed_ips (set), handshake (Unix time,
+    0: never), rx, tx (bytes), keepalive (seconds)}; unseen: what cannot be seen on this host and so is not compared; a change is a restart then.
+    """
+
+    private_key = public_key = dns = kept = None
+    listen_port = fwmark = mtu = 0
+    up, unseen = True, ()
+
+    def __init__(self):
+        self.peers, self.addresses, self.routes, self.rules = {}, set(), set(), {4: [], 6: []}
+
+
+def unit_of(interface):
+    """The unit that owns an interface. Raises TunnelError for a name that wg-quick or systemd would not take."""
+    if not _wgconf.INTERFACE_NAME.fullmatch(interface) or re.search("[=+]", interface):
+        raise TunnelError("%r is no interface name for wg-quick@.service: up to 15 of the characters a-z A-Z 0-9 _ . -" % interface)
+    return "wg-quick@%s.service" % interface
+
+
+def config_path(store, interface):
+    """Where wg-quick looks for the config of an interface."""
+    return os.path.join(store.root, "etc/wireguard", interface + ".conf")
+
+
+def real_name(root, interface):
+    """What the kernel calls an interface; on macOS wg-quick has it written down, and None is one that is not there."""
+    if _services.system(root) != "macos":
+        return interface
+    return (_enrollment.read_text(os.path.join(root, NAMES, interface + ".name")) or "").strip() or None
+
+
+def present(root, interface):
+    """Whether there is such an interface, told without wg, which may be missing."""
+    name = real_name(root, interface)
+    kernel = os.path.join(NAMES, "%s.sock") if _services.system(root) == "macos" else "sys/class/net/%s"
+    return name is not None and os.path.exists(os.path.join(root, kernel % name))
+
+
+def command(run, argv, stdin=None):
+    """The output of a command. Raises TunnelError with its own words."""
+    try:
+        rc, out, err = run(argv, stdin)
+    except OSError as error:
+        raise TunnelError("%s cannot be run: %s; install wireguard-tools and iproute2" % (argv[0], error.strerror or error)) from None
+    if rc == 127:
+        raise TunnelError("%s is not installed; install wireguard-tools and iproute2" % argv[0])
+    if rc:
+        words = [line for line in (err or out).splitlines() if not line.startswith(("[#]", "[+]"))]  # wg-quick's trace
+        said = re.sub(r"[A-Za-z0-9+/]{40,}=*", "(masked)", " ".join(" ".join(words).split()))
+        raise TunnelError("%s failed: %s" % (" ".join(argv[2:] if argv[0] == "env" else argv), said or "exit status %d" % rc))
+    return out
+
+
+def dump(run, interface, root):
+    """Running with what wg knows; None where there is no such interface."""
+    name = real_name(root, interface)
+    if name is None:
+        return None
+    try:
+        out = command(run, ["wg", "show", name, "dump"])
+    except TunnelError as error:
+        # The second is what a kernel without WireGuard says of an interface that does not exist, the last are macOS's.
+        if re.search("No such device|Protocol not supported|interface: (No such file|Connection refused)", str(error)):
+            return None
+        raise
+    lines = [line.split("\t") for line in out.splitlines()]
+    running = Running()
+    running.private_key, running.public_key = (None if value == "(none)" else value for value in lines[0][:2])
+    running.listen_port, running.fwmark = int(lines[0][2]), 0 if lines[0][3] == "off" else int(lines[0][3], 0)
+    for public, preshared, endpoint, allowed, handshake, received, sent, keepalive in lines[1:]:
+        running.peers[public] = {
+            "preshared_key": None if preshared == "(none)" else preshared, "endpoint": None if endpoint == "(none)" else endpoint,
+            "allowed_ips": set() if allowed == "(none)" else set(allowed.split(",")), "handshake": int(handshake), "rx": int(received),
+            "tx": int(sent), "keepalive": 0 if keepalive == "off" else int(keepalive)}
+    return running
+
+
+def _json_values(text):
+    """The JSON values that `ip -batch` writes one after the other."""
+    decoder, at, values = json.JSONDecoder(), 0, []
+    text = text.strip()
+    while at < len(text):
+        value, at = decoder.raw_decode(text, at)
+        values.append(value)
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return values
+
+
+def ip6_rules(run):
+    try:
+        return json.loads(command(run, ["ip", "-6", "-N", "-j", "rule", "show"]) or "[]")
+    except (TunnelError, ValueError):
+        return []  # a host without IPv6
+
+
+def observe(run, interface, root="/", kept=None):
+    """What runs on an interface: a Running, None where there is no such interface. Three processes, two on macOS.
+
+    kept: the kept path (see reachability), to see its route as well. Raises TunnelError.
+    """
+    try:
+        return _look(run, interface, root, kept)
+    except TunnelError:
+        if dump(run, interface, root) is None:  # it went while it was looked at
+            return None
+        raise
+
+
+def _look(run, interface, root, kept):
+    running = dump(run, interface, root)
+    if running is None:
+        return None
+    if _services.system(root) == "macos":
+        name = real_name(root, interface)
+        if name is None:
+            return None
+        running.mtu, running.up, running.addresses = ifconfig(run, name)
+        running.unseen = ("routes", "DNS")
+        return running
+    asked = ["address show dev %s" % interface, "route show table all dev %s" % interface, "rule show"]
+    if kept and "route" in kept:
+        asked.append("route show %s table main" % kept[3])
+    answers = _json_values(command(run, ["ip", "-N", "-j", "-batch", "-"], "\n".join(asked) + "\n"))
+    link = answers[0][0]
+    running.mtu, running.up = link["mtu"], "UP" in link["flags"]
+    running.addresses = {"%s/%d" % (address["local"], address["prefixlen"]) for address in link["addr_info"]}
+    for route in answers[1]:
+        # No protocol means "boot": set by hand or by wg-quick. Connected routes and those of routing daemons name theirs.
+        if "protocol" not in route and "type" not in route and route.get("table") != str(LOCAL):
+            family = 6 if "pref" in route or ":" in route["dst"] else 4
+            default = "::/0" if family == 6 else "0.0.0.0/0"
+            network = default if route["dst"] == "default" else str(ipaddress.ip_network(route["dst"]))
+            running.routes.add((network, int(route.get("table", MAIN))))
+    running.rules = {4: answers[2], 6: ip6_rules(run)}
+    running.kept = bool(answers[3]) if len(answers) > 3 else None
+    running.dns = _dns(root, interface, link.get("ifindex"))
+    return running
+
+
+def ifconfig(run, name):
+    """(MTU, whether it is up, {"address/prefix"}) of an interface on macOS."""
+    out = command(run, ["ifconfig", name])
+    flags, mtu = re.search(r"flags=\w+<([^>]*)>.* mtu (\d+)", out).groups()
+    found = re.findall(r"\binet (\S+)(?: --> \S+)? netmask (0x[0-9a-f]+)", out)
+    addresses = {"%s/%d" % (address, bin(int(mask, 16)).count("1")) for address, mask in found}
+    addresses |= {"%s/%s" % found for found in re.findall(r"\binet6 ([0-9a-f:.]+)(?:%\S+)?(?: --> \S+)? prefixlen (\d+)", out)}
+    return int(mtu), "UP" in flags.split(","), addresses
+
+
+def dns_record(root, interface, index=None):
+    """(path, name): where the host's resolvconf keeps what it was told for an interface, and under which name; (None, ...) if unknown."""
+    for place in ("usr/sbin/resolvconf", "sbin/resolvconf", "usr/bin/resolvconf", "usr/local/sbin/resolvconf"):
+        program = os.path.join(root, place)
+        if os.path.lexists(program):
+            break
+    else:
+        return None, None
+    if os.path.basename(os.path.realpath(program)) in ("resolvectl", "systemd-resolve"):
+        return os.path.join(root, "run/systemd/resolve/netif", str(index)) if index else None, interface
+    folder = os.path.join(root, "run/resolvconf")
+    if os.path.isdir(os.path.join(folder, "interfaces")):  # openresolv
+        return os.path.join(folder, "interfaces", interface), interface
+    if os.path.isdir(os.path.join(folder, "interface")):  # Debian's resolvconf: wg-quick names the entry after the first simple pattern
+        order = _enrollment.read_text(os.path.join(root, "etc/resolvconf/interface-order")) or ""
+        prefix = re.search(r"^([A-Za-z0-9-]+)\*$", order, re.MULTILINE)
+        name = "%s.%s" % (prefix.group(1), interface) if prefix else interface
+        return os.path.join(folder, "interface", name), name
+    return None, None
+
+
+def _dns(root, interface, index):
+    path = dns_record(root, interface, index)[0]
+    if path is None:
+        return None
+    found = set()
+    for line in (_enrollment.read_text(path) or "").splitlines():
+        words = line.replace("=", " ", 1).split()
+        if words and words[0] in ("nameserver", "search", "domain", "SERVERS", "DOMAINS"):
+            found.update(word for word in words[1:] if word not in ("~.", "."))
+    return found
+
+
+def applied(path):
+    """The Config of the file that was put in place last, None where there is none."""
+    try:
+        return _wgconf.parse(_enrollment.read_text(path) or "", allow_hooks=True)
+    except _wgconf.ConfigError:
+        return None
+
+
+def backend(run):
+    """What makes WireGuard interfaces on this host: "kernel", "wireguard-go" or None. Tries it with an interface that is gone at once."""
+    name = "gc" + os.urandom(5).hex()
+    for answer, tries in (("kernel", (["ip", "link", "add", name, "type", "wireguard"], ["ip", "link", "delete", "dev", name])),
+                          ("wireguard-go", (["wireguard-go", "--version"],))):
+        try:
+            for argv in tries:
+                command(run, argv)
+            return answer
+        except TunnelError:
+            continue
+    return None

@@ -1,0 +1,221 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What should run, and the smallest step there from what runs. Pure. On macOS it knows only nothing and restart.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import time
+
+from . import _observe, _wgconf
+
+STALE = 180  # seconds without a handshake after which WireGuard itself drops a session (REJECT_AFTER_TIME)
+
+
+class Plan:
+    """action: "none", "sync", "restart", "up" or "down"; reasons: short texts for people, without secrets."""
+
+    def __init__(self, action, reasons=()):
+        self.action, self.reasons = action, list(reasons)
+
+
+def allowed_networks(config):
+    return [network for peer in config.peers for network in peer["AllowedIPs"]]
+
+
+def chooses_tables(config):
+    """Whether wg-quick chooses the tables and makes rules for a default route."""
+    return "Table" not in config.interface
+
+
+def _default_families(config, networks):
+    """The families (4, 6) whose default route wg-quick would lead through the tunnel, for these allowed networks."""
+    return {family for family, default in _observe.DEFAULT.items() if default in networks and chooses_tables(config)}
+
+
+def _mark(config, running):
+    """The fwmark that should be set: the config's own; under wg-quick's own default route the live one or that of its table; else 0."""
+    mark = config.interface.get("FwMark", 0)
+    if not mark and _default_families(config, allowed_networks(config)):
+        mark = live_mark(running) or 51820
+    return mark
+
+
+def live_mark(running):
+    """The fwmark that is set or, where it was lost, the table of a default route on the interface, which wg-quick numbers alike; else 0."""
+    tables = [table for network, table in running.routes if network in _observe.DEFAULT.values() and table != _observe.MAIN]
+    return running.fwmark or min(tables, default=0)
+
+
+def routes_of(config, mark):
+    """The routes wg-quick would set: set of (network, table)."""
+    table = config.interface.get("Table", _observe.MAIN)
+    if table == "off":
+        return set()
+    connected = [ipaddress.ip_interface(address).network for address in config.interface["Address"]]
+    wanted = set()
+    for network in allowed_networks(config):
+        whole = ipaddress.ip_network(network)
+        if chooses_tables(config) and whole.prefixlen == 0:
+            wanted.add((network, mark))
+        elif not (chooses_tables(config) and any(whole.version == link.version and whole.subnet_of(link) for link in connected)):
+            wanted.add((network, table))
+    return wanted
+
+
+def is_mark_rule(rule, mark):
+    return "not" in rule and int(rule.get("fwmark", "0"), 0) == mark and str(rule.get("table")) == str(mark)
+
+
+def is_suppress_rule(rule):
+    return rule.get("suppress_prefixlen") == 0 and str(rule.get("table")) == str(_observe.MAIN)
+
+
+def _in_front(rules, first, second):
+    """Whether a rule that passes one test stands in front of all that pass the other."""
+    priority = min([rule["priority"] for rule in rules if first(rule)], default=None)
+    return priority is not None and all(priority <= rule["priority"] for rule in rules if second(rule))
+
+
+def _rules_differ(config, running, mark):
+    for family in _default_families(config, allowed_networks(config)):
+        rules = running.rules[family]
+        marked = [rule for rule in rules if is_mark_rule(rule, mark)]
+        if not marked or not _in_front(rules, is_suppress_rule, lambda rule: rule in marked):
+            return True
+    return False
+
+
+def kept_missing(running, kept):
+    if not kept or "route" in kept:
+        return bool(kept) and not running.kept
+    return not _in_front(running.rules[int(kept[0][1])], lambda rule: rule.get("src") == kept[4] and str(rule.get("table")) == str(_observe.MAIN),
+                         lambda rule: "not" in rule and "fwmark" in rule)
+
+
+def _endpoint_reason(peer, live, before, now, resolve):
+    """Why the endpoint should be set again, or None. One that roamed and works is left alone, and so is a name that resolves to it."""
+    wanted = peer.get("Endpoint")
+    if wanted is None:
+        return None
+    if live["endpoint"] is None:
+        return "it has no endpoint, should be %s" % wanted
+    if before is not None and before.get("Endpoint") != wanted:
+        return "endpoint %s, should be %s" % (live["endpoint"], wanted)
+    (host, port), (live_host, live_port) = _wgconf.split_endpoint(wanted), _wgconf.split_endpoint(live["endpoint"])
+    literal = re.fullmatch(r"[0-9.]+|.*:.*", host)
+    different = port != live_port or bool(literal) and ipaddress.ip_address(host) != ipaddress.ip_address(live_host)
+    if now - live["handshake"] < STALE and (before is not None or not different):
+        return None
+    if resolve and not literal and not different:
+        answers = resolve(host)
+        different = bool(answers) and live_host not in answers
+    return "endpoint %s, should be %s" % (live["endpoint"], wanted) if different else None
+
+
+def resolve_name(host):
+    """The addresses of a host name, an empty set where it does not resolve."""
+    try:
+        return {str(ipaddress.ip_address(answer[4][0])) for answer in socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)}
+    except OSError:
+        return set()
+
+
+def _difference(wanted, present):
+    signs = ["+ %s" % value for value in sorted(wanted - present)] + ["- %s" % value for value in sorted(present - wanted)]
+    return ", ".join(signs)
+
+
+def _interface_reasons(config, running, applied, hooks):
+    """Differences that only wg-quick can settle."""
+    values = config.interface
+    if not running.up:
+        yield "the interface is down"
+    if running.private_key != _wgconf.clamp(values["PrivateKey"]):
+        yield "the private key differs"
+    addresses = set(values["Address"])
+    others = {address for address in running.addresses - addresses if not hooks and not address.startswith("fe80:")}  # the kernel's own
+    if not addresses <= running.addresses or others:
+        yield "addresses differ: " + _difference(addresses, running.addresses & addresses | others)
+    for key, live in (("MTU", running.mtu), ("ListenPort", running.listen_port)):
+        if key in values and values[key] != live:
+            yield "%s is %s, should be %s" % (key, live, values[key])
+    dns = set(values.get("DNS", []))
+    if running.dns is not None and dns != running.dns:
+        yield "DNS differs: " + _difference(dns, running.dns)
+    live = {network for peer in running.peers.values() for network in peer["allowed_ips"]}
+    wanted, live = _default_families(config, allowed_networks(config)), _default_families(config, live)
+    for family in sorted(wanted ^ live):
+        yield "the default route for IPv%d should go %s the tunnel" % (family, "through" if family in wanted else "outside")
+    mark = _mark(config, running)
+    if running.unseen:
+        pass  # macOS has neither marks nor rules
+    elif running.fwmark != mark and not (hooks and not mark):
+        yield "fwmark is %s, should be %s" % (running.fwmark or "off", mark or "off")
+    elif _rules_differ(config, running, mark):
+        yield "ip rules of the default route are missing"
+    elif wanted and {route for route in routes_of(config, mark) if route[1] == mark} - running.routes:
+        yield "the default route is missing in table %d" % mark
+    told = {key for key in ("MTU",) + ("FwMark",) * (not running.unseen) if key in values} | ({"DNS"} if running.dns is not None else set())
+    unseen = [key for key in ("Table", "MTU", "FwMark", "DNS", *_wgconf.HOOKS) if key not in told]
+    for key in unseen if applied else ():
+        if applied.interface.get(key) != values.get(key):
+            yield "%s changes" % key
+
+
+def _peer_reasons(config, running, applied, now, resolve):
+    """Differences that wg settles without dropping a session."""
+    before = {peer["PublicKey"]: peer for peer in applied.peers} if applied else {}
+    for peer in config.peers:
+        name, live = "peer %s…: " % peer["PublicKey"][:8], running.peers.get(peer["PublicKey"])
+        if live is None:
+            yield name + "is missing"
+            continue
+        if live["preshared_key"] != peer.get("PresharedKey"):
+            yield name + "the preshared key differs"
+        if live["allowed_ips"] != set(peer["AllowedIPs"]):
+            yield name + "allowed IPs differ: " + _difference(set(peer["AllowedIPs"]), live["allowed_ips"])
+        if live["keepalive"] != peer.get("PersistentKeepalive", 0):
+            yield name + "keepalive is %d s, should be %d s" % (live["keepalive"], peer.get("PersistentKeepalive", 0))
+        reason = _endpoint_reason(peer, live, before.get(peer["PublicKey"]), now, resolve)
+        if reason:
+            yield name + reason
+    for key in running.peers.keys() - {peer["PublicKey"] for peer in config.peers}:
+        yield "peer %s…: should not be there" % key[:8]
+
+
+def route_steps(config, running):
+    """(missing, stale): sets of (network, table). Where hooks may have set routes of their own, none is stale."""
+    wanted = routes_of(config, _mark(config, running))
+    return wanted - running.routes, set() if _hooks(config) else running.routes - wanted
+
+
+def _hooks(config):
+    return any(hook in config.interface for hook in _wgconf.HOOKS)
+
+
+def plan(config, running, applied=None, kept=None, now=None, resolve=None):
+    """The smallest step from what runs (a Running or None) to a Config (None: no tunnel).
+
+    applied: the Config that was put in place last, if known: it tells a changed endpoint from a roamed one, and shows changes that leave no
+    trace in what runs (Table, hooks). kept: the kept path (see reachability). now: Unix time. resolve(host) -> set of addresses: asked only
+    for an endpoint by name whose last handshake is older than STALE.
+    """
+    if config is None:
+        return Plan("down", ["the interface should not be there"]) if running else Plan("none")
+    if running is None:
+        return Plan("up", ["the interface is not there"])
+    reasons = list(_interface_reasons(config, running, applied, _hooks(config)))
+    action = "restart" if reasons or running.unseen else "sync"
+    reasons += _peer_reasons(config, running, applied, time.time() if now is None else now, resolve)
+    missing, stale = (set(), set()) if running.unseen else route_steps(config, running)
+    reasons += ["route %s in table %d is missing" % route for route in sorted(missing)]
+    reasons += ["route %s in table %d should not be there" % route for route in sorted(stale)]
+    if kept_missing(running, kept):
+        reasons.append("the path kept for the controller is missing: ip " + " ".join(kept))
+    return Plan(action if reasons else "none", reasons)
