@@ -79,7 +79,7 @@ export ANSIBLE_CONFIG=$folder/ansible.cfg GATECONTROL_ADMIN_USER=admin GATECONTR
 
 play() {  # an ansible-playbook run: the names of its tasks as they come, and what Ansible counted
   local start=$SECONDS
-  .venv/bin/ansible-playbook playbooks/demo.yml "$@" 2>&1 | tee -a "$log" |
+  .venv/bin/ansible-playbook tests/demo.yml "$@" 2>&1 | tee -a "$log" |
     sed -un -e '/^TASK.*\(Enroll\|Validating arguments.*\)\]/d' -e 's/^TASK \[\(.* : \)\?\([^]]*\)\].*/    \2/p' -e 's/^\([a-z0-9]* *: ok=.*failed=[0-9]*\).*/    \1/p' -e '/^fatal/p' | cut -c1-140
   echo "    took $((SECONDS - start)) s"
 }
@@ -131,8 +131,8 @@ Change a setting on the server; every host has it within 20 seconds, without a p
   ssh -F $folder/ssh_config ${names[0]} ip link show wg0
 Break something, and let the play say what it would do and then do it:
   ssh -F $folder/ssh_config ${names[1]} sudo rm /etc/wireguard/wg0.conf
-  ANSIBLE_CONFIG=$folder/ansible.cfg .venv/bin/ansible-playbook playbooks/demo.yml --check --diff
-  ANSIBLE_CONFIG=$folder/ansible.cfg .venv/bin/ansible-playbook playbooks/demo.yml
+  ANSIBLE_CONFIG=$folder/ansible.cfg .venv/bin/ansible-playbook tests/demo.yml --check --diff
+  ANSIBLE_CONFIG=$folder/ansible.cfg .venv/bin/ansible-playbook tests/demo.yml
 
 Stop                    make demo-stop
 TEXT
