@@ -6,6 +6,7 @@ Where there is none, nothing of this is proven, and the run says so. The public 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
 import pathlib
@@ -14,26 +15,33 @@ import sqlite3
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(CHECKOUT / "plugins"), str(CHECKOUT / "tests")]
 
+for unix in ("fcntl", "pwd"):  # which the collection's code for Linux imports, and nothing calls that runs here
+    if importlib.util.find_spec(unix) is None:
+        sys.modules[unix] = types.ModuleType(unix)
+
+import powershell  # noqa: E402
 from gateserver import running  # noqa: E402
 from module_utils import _agent, _api, _enrollment, _peer, _verify, _wgconf  # noqa: E402
 
 AGENT = CHECKOUT / "roles/gatecontrol/files/gatecontrol_agent.ps1"
-SHELLS = [name for name in ("pwsh", "powershell") if shutil.which(name)]
+SHELLS = list(powershell.SHELLS)
 MSI = os.environ.get("GATECONTROL_TEST_MSI")
-pytestmark = pytest.mark.skipif(not SHELLS, reason="NOT RUN: there is no PowerShell on this machine, so the agent of Windows is only parsed here")
+pytestmark = pytest.mark.skipif(not SHELLS, reason=powershell.NOT_RUN)
 
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory):
     """A server: (url, its state's file)."""
     state = tmp_path_factory.mktemp("server") / "state.sqlite"
-    process = subprocess.Popen([sys.executable, str(CHECKOUT / "tests/gateserver"), "serve", "--state", str(state), "--endpoint", "127.0.0.1:51820"],
+    process = subprocess.Popen([sys.executable, str(CHECKOUT / "tests/gateserver"), "serve", "--era", "fixed", "--state", str(state),
+                                "--endpoint", "127.0.0.1:51820"],
                                stdout=subprocess.PIPE, text=True)
     try:
         yield json.loads(process.stdout.readline())["url"], state
@@ -51,13 +59,12 @@ class Host:
     def run(self, verb, *words, texts=None):
         """(exit status, output) of the agent."""
         known = ["-Root", str(self.root)] if self.root else []
-        argv = [self.shell, "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass"]
         if texts is None:
-            argv += ["-File", str(AGENT), verb, *words, *known]
+            argv = ["-File", str(AGENT), verb, *words, *known]
         else:
-            argv += ["-Command", "& '%s' store %s -Texts (ConvertTo-SecureString -AsPlainText -Force $env:TEXTS)" % (
+            argv = ["-Command", "& '%s' store %s -Texts (ConvertTo-SecureString -AsPlainText -Force $env:TEXTS)" % (
                 AGENT, " ".join("'%s'" % word if " " in word or "\\" in word or "/" in word else word for word in known))]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ, TEXTS=json.dumps(texts)))
+        done = powershell.run(self.shell, *argv, env=dict(os.environ, TEXTS=json.dumps(texts)))
         return done.returncode, done.stdout + done.stderr
 
     def ask(self, verb, *words, **how):
