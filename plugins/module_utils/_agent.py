@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the agent does on an enrolled host: a beat, a change of config with a way back, and the answer to "is all as it should be".
+"""What the agent does on an enrolled host: a beat, and a change of config with a way back.
 
 The same file runs in the modules and, installed as the package "gatecontrol", in the agent's own units.
 
@@ -9,24 +9,17 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-import base64
-import json
 import os
-import pwd
-import re
-import shutil
 import time
 
-from . import _api, _change, _enrollment, _observe, _plan, _reach, _services, _verify, _wgconf
+from . import _api, _change, _enrollment, _facts, _observe, _reach, _services, _verify, _wgconf
+from ._facts import AgentError
 
 TIMER = "gatecontrol-beat.timer"
 BEAT = "gatecontrol-beat.service"
 APPLY = "gatecontrol-apply.service"
 RECOVER = "gatecontrol-recover.service"
 
-# Where a unit's programs lie, whatever the PATH of the caller. Homebrew's bash has to come before that of macOS, which is too old for wg-quick.
-PATH = "/opt/homebrew/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-HOMEBREW = ("opt/homebrew", "usr/local")  # its prefix on Apple Silicon, on Intel
 HANDSHAKE_FRESH = 180  # seconds; the server itself calls a peer online until then
 REFUSED_WAIT = (300, 21600)  # seconds before a config that failed is tried again: doubled from the first to the second
 UNREACHED = ("network", "proxy", "tls", "redirect", "protocol", "server", "options")  # errors that prove no way to the server
@@ -39,36 +32,6 @@ MEMORY = {
     "not_before": NUMBER, "last_try": NUMBER, "last_beat": NUMBER, "last_check": NUMBER, "connected_since": NUMBER, "requests": NUMBER,
     "peer_enabled": bool, "reported": TEXT, "error": {"kind": TEXT, "text": TEXT},
     "refused": {"hash": TEXT, "wait": NUMBER, "again": NUMBER, "text": (str, type(None))}}
-
-
-class AgentError(Exception):
-    """The agent cannot do its work on this host. One sentence; kind: not_enrolled, clone, settings, lockout."""
-
-    def __init__(self, message, kind):
-        super().__init__(message)
-        self.kind = kind
-
-
-def machine_fingerprint(root="/", run=None):
-    """SHA-256 over this machine's id, 64 lower-case hex: stable per host, and the id itself (which systemd asks to keep) is not told.
-
-    run runs ioreg, which knows a Mac's id. Raises AgentError where /etc/machine-id is missing, as in an image that was never booted.
-    """
-    if _services.system(root) == "macos":
-        out = run(["ioreg", "-rd1", "-c", "IOPlatformExpertDevice"])[1] if run else ""
-        found = re.search(r'"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"', out)
-        if not found:
-            raise AgentError("ioreg names no IOPlatformUUID on this host; run `ioreg -rd1 -c IOPlatformExpertDevice` there", "settings")
-        return _enrollment.digest("gatecontrol machine " + found.group(1).lower())
-    machine_id = (_enrollment.read_text(os.path.join(root, "etc/machine-id")) or "").strip()
-    if not re.fullmatch(r"[0-9a-f]{32}", machine_id):
-        raise AgentError("/etc/machine-id holds no machine id; run systemd-machine-id-setup on this host", "settings")
-    return _enrollment.digest("gatecontrol machine " + machine_id)
-
-
-def client_platform():
-    """X-Client-Platform of this machine, such as "linux"."""
-    return os.uname().sysname.lower()
 
 
 def timestamp(seconds):
@@ -92,8 +55,9 @@ class Agent:
 
     def __init__(self, store, run, services=None, now=time.time, sleep=time.sleep, *, clock=time.monotonic, platform=None, fingerprint=None):
         self.store, self.run, self.now, self.sleep, self.clock = store, run, now, sleep, clock
-        self.platform, self._fingerprint = platform or client_platform(), fingerprint
+        self.platform = platform or _facts.client_platform()
         self.services = services or _services.kind(store.root)(run, store.root)
+        self.host = _facts.Host(store, run, self.services, fingerprint)
         self.settings = store.load("settings") or {}
         self.enrollment = store.load("enrollment") or {}
         self.interface = self.enrollment.get("interface") or self.settings.get("interface") or "wg0"
@@ -104,8 +68,8 @@ class Agent:
 
     @property
     def fingerprint(self):
-        """What stands for this machine. Raises AgentError as machine_fingerprint does."""
-        return self._fingerprint or machine_fingerprint(self.store.root, self.run)
+        """What stands for this machine. Raises AgentError as _facts.machine_fingerprint does."""
+        return self.host.fingerprint
 
     def check_identity(self):
         """Raise AgentError where this host has no enrollment, or holds the one of the machine it was cloned from."""
@@ -125,14 +89,6 @@ class Agent:
                 "version": _verify.VERSION if self.settings.get("send_version", True) else None,
                 "platform": self.platform, "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
         return self._api
-
-    def publish(self, shown):
-        """Write the metrics where the settings want them. Raises AgentError where that directory is missing."""
-        folder = self.settings.get("textfile")
-        if folder and not os.path.isdir(folder):
-            raise AgentError("the directory %s for the metrics is missing; create it or correct gatecontrol_textfile_dir" % folder, "settings")
-        if folder:
-            _enrollment.write_text(os.path.join(folder, "gatecontrol.prom"), metrics(shown), 0o644)
 
     def memory(self):
         """What the last beat left behind; what is damaged counts as forgotten."""
@@ -351,259 +307,3 @@ class Agent:
         shown["verdict"] = self.store.load("verdict")
         shown["pending"] = self.store.load("pending") is not None
         return shown
-
-    def verify(self, wanted):
-        """Compare the host with what a play wants; one request to the server, nothing is changed.
-
-        wanted: as _verify.wanted has it.
-        Returns {"in_sync": bool, "drift": [text], "host": what a play needs to go on, "tunnel", "server"} and what show shows.
-        """
-        drift, state = [], self.memory()
-        running = self.running()
-        answer = self.show(state, self.connection(running))
-        answer.update(host=self.facts(), tunnel=None, server={"asked": False}, peer_fields=None, drift=drift, now=self.now())
-        if wanted.get("state") == "absent":
-            drift += [path + " is there" for path in self.parts()] + ["the interface %s is there" % self.interface] * (
-                running is not None and bool(self.enrollment.get("interface")))  # another's tunnel is not for this to take away
-        else:
-            self._compare_enrollment(wanted, drift)
-            self._compare_files(wanted, drift)
-            answer["tunnel"] = self._compare_tunnel(running, drift)
-            self._compare_services(drift, state)
-            if wanted.get("check", True) and not drift:
-                answer["server"] = self._ask(state, drift)
-            answer["peer_fields"] = self._compare_fields(wanted)
-            if answer["peer_fields"] is False:  # after the server was asked: whether the peer is there matters more
-                drift.append("the peer has not been given what the play wants of it on the server")
-        if answer["pending"]:
-            drift.append("a change of the tunnel is under way")
-        answer["in_sync"] = not drift
-        answer["host"]["needs"] = self.needs() if drift and running is None and wanted.get("state") != "absent" else []
-        return answer
-
-    def facts(self):
-        """What a play has to know of this host before it changes it, without facts being gathered."""
-        system, release = _services.system(self.store.root), {}
-        if system == "macos":
-            text = _enrollment.read_text(os.path.join(self.store.root, _services.SYSTEM_VERSION)) or ""
-            release = {"ID": "macos", "VERSION_ID": "".join(re.findall(r"<key>ProductVersion</key>\s*<string>([^<]*)", text))}
-        for line in (_enrollment.read_text(os.path.join(self.store.root, "etc/os-release")) or "").splitlines() if system == "linux" else ():
-            key, _equals, value = line.partition("=")
-            release[key] = value.strip().strip('"')
-        return {"system": system, "distribution": release.get("ID", ""), "like": release.get("ID_LIKE", "").split(),
-                "version": release.get("VERSION_ID", ""), "service_manager": self.services.NAME if self.services.available() else None,
-                "fingerprint": self.fingerprint, "hostname": os.uname().nodename,
-                "resolvectl": shutil.which("resolvectl", path=PATH), "homebrew": self._homebrew() if system == "macos" else None}
-
-    def _homebrew(self):
-        """Homebrew's prefix and the user it belongs to, who alone may install with it; None where there is none."""
-        for prefix in HOMEBREW:
-            brew = os.path.join(self.store.root, prefix, "bin/brew")
-            if os.path.exists(brew):
-                return {"prefix": "/" + prefix, "owner": pwd.getpwuid(os.stat(brew).st_uid).pw_name}
-        return None
-
-    def needs(self, config=None):
-        """Tools that are missing for a tunnel, or for this Config; "resolvconf-link" where resolvectl can stand in for resolvconf."""
-        def missing(*tools):
-            return not any(shutil.which(tool, path=PATH) for tool in tools)
-        mac = _services.system(self.store.root) == "macos"
-        found = [tool for tool in ("wg", "wg-quick") + (() if mac else ("ip",)) if missing(tool)]
-        if missing("wireguard-go") and (mac or _observe.backend(self.run) is None):
-            found.append("wireguard-go")
-        if mac:  # which brings the rest
-            return found
-        if config and config.interface.get("DNS") and missing("resolvconf"):
-            resolved = os.path.isdir(os.path.join(self.store.root, "run/systemd/resolve")) and not missing("resolvectl")
-            found.append("resolvconf-link" if resolved else "resolvconf")
-        if config and _wgconf.is_full_tunnel(config):
-            found += ["nft"] * missing("nft", "iptables-restore") + ["sysctl"] * missing("sysctl")
-        return found
-
-    def parts(self):
-        """Paths of what the collection has on this host, the tunnel aside: files of the installation, folders."""
-        files, kind = set(self.store.load("installed") or {}) | {"/" + _verify.LAUNCHER}, _services.kind(self.store.root)
-        for folder in kind.FOLDERS:
-            place = os.path.join(self.store.root, folder.lstrip("/"))
-            files |= {"%s/%s" % (folder, name) for name in (os.listdir(place) if os.path.isdir(place) else []) if kind.OURS.match(name)}
-        folders = ["/" + folder for folder in (_verify.LIBRARY, _enrollment.ETC, _enrollment.VAR)]
-        return [path for path in sorted(files) + folders if os.path.lexists(os.path.join(self.store.root, path.lstrip("/")))]
-
-    def _compare_enrollment(self, wanted, drift):
-        try:
-            self.check_identity()
-        except AgentError as err:
-            drift.append(str(err))
-            return
-        if wanted.get("url") and wanted["url"] != self.enrollment.get("url"):
-            drift.append("the enrollment is with %s" % self.enrollment.get("url"))
-        if wanted.get("interface") and wanted["interface"] != self.enrollment.get("interface"):
-            drift.append("the enrollment uses the interface %s" % self.enrollment.get("interface"))
-        if wanted.get("token") and wanted["token"] != self.enrollment.get("token_digest"):
-            drift.append("the token given is not the one on the host")
-        if self.reports and _enrollment.digest(self.token) != self.enrollment.get("token_digest"):
-            drift.append("the token file was changed")
-        if self.enrollment.get("settings") not in (None, _enrollment.digest(self.store.text("settings") or "")):
-            drift.append("the settings have not reached the tunnel: an earlier change failed or was undone")
-
-    def _compare_fields(self, wanted):
-        """Whether the peer was given what the play wants of it. None without a wish, for a peer that is ephemeral, another host's or on another server."""
-        record = self.enrollment
-        if not wanted.get("fields") or record.get("fields") == "ephemeral" or record.get("fingerprint") != self.fingerprint or (
-                wanted.get("url") not in (None, record.get("url"))):
-            return None
-        return wanted["fields"] == record.get("fields")
-
-    def _compare_files(self, wanted, drift):
-        if wanted.get("settings") and wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):
-            drift.append("the agent's settings differ")
-        folder = os.path.dirname(self.store.path("token"))
-        if os.path.isdir(folder) and os.stat(folder).st_mode & 0o77:
-            drift.append("/%s can be read by others than root" % _enrollment.ETC)
-        for path, digest in sorted((wanted.get("files") or {}).items()):
-            if not _services.meant_for(self.store.root, path):
-                continue
-            text = _enrollment.read_text(os.path.join(self.store.root, path.lstrip("/")))
-            if text is None or _verify.program_digest(path, text) != digest:
-                drift.append("%s %s" % (path, "is missing" if text is None else "differs"))
-
-    def _compare_tunnel(self, running, drift):
-        text = _enrollment.read_text(self.config_path)
-        if text is None or _enrollment.digest(text) != self.enrollment.get("file_hash"):
-            drift.append("%s %s" % (self.config_path, "is missing" if text is None else "was changed"))
-            return None
-        try:
-            config = _wgconf.parse(text, allow_hooks=True)
-            issued = self.store.text("issued")
-            # After a run that was cut off, or whose change was rolled back, settings and file both are as they were written.
-            if issued is not None and self.rendered(issued) != text:
-                drift.append("%s is not what the local policy makes of the server's config" % self.config_path)
-        except _wgconf.ConfigError as err:
-            drift.append("%s: %s" % (self.config_path, err))
-            return None
-        plan = _plan.plan(config, running, config, _reach.kept_path(self.store, self.interface))
-        drift += plan.reasons
-        return dict({"action": plan.action, "reasons": plan.reasons}, **({"unseen": list(running.unseen)} if running and running.unseen else {}))
-
-    def _compare_services(self, drift, state):
-        if not self.services.available():
-            drift.append("%s does not run here" % _services.kind(self.store.root).NAME)
-            return
-        units = [_observe.unit_of(self.interface), RECOVER] + [TIMER] * self.reports
-        seen = self.services.show(units, ("ActiveState", "UnitFileState"))
-        for unit in units:
-            if unit != RECOVER and seen[unit].get("ActiveState") != "active":
-                drift.append("%s is %s" % (self.services.name(unit), seen[unit].get("ActiveState")))
-            if seen[unit].get("UnitFileState") != "enabled":
-                drift.append("%s is not enabled at boot" % self.services.name(unit))
-        silent = self.now() - state.get("last_try", 0)
-        if self.reports and not drift and silent > 3 * self.settings.get("heartbeat_interval", 60) + 30 and state.get("not_before", 0) < self.now():
-            drift.append("the agent has not beaten for %d s" % silent)
-
-    def _ask(self, state, drift):
-        """The one request of a steady run: has the server another config?"""
-        if not self.reports:
-            return {"asked": False, "last_check": state.get("last_check")}
-        if state.get("not_before", 0) > self.now():
-            return {"asked": False, "not_before": state["not_before"]}
-        try:
-            updated = self.api(max_wait=0).config_check(self.enrollment["peer_id"], self.enrollment.get("hash")) is not None
-        except _api.ApiError as err:
-            drift.append("the server: %s" % err)
-            return {"asked": True, "error": dict(err.failure, text=str(err))}
-        if updated:
-            drift.append("the server has a new config")
-        return {"asked": True, "updated": updated}
-
-
-def metrics(shown):
-    """The text of a Prometheus textfile."""
-    name = re.sub(r'[\\"\n]', "_", str(shown["peer_name"]))
-    labels = '{peer="%s",interface="%s"}' % (name, shown["interface"])
-    values = (
-        ("beat_success", "gauge", "1 if the last beat was answered", int(shown["last_beat"] == (shown["last_try"] or 0))),
-        ("config_refused", "gauge", "1 if the server's config cannot be used here", int(bool((shown["refused"] or {}).get("text")))),
-        ("last_beat_timestamp_seconds", "gauge", "when a beat was last answered", shown["last_beat"]),
-        ("peer_enabled", "gauge", "1 if the server has the peer enabled", None if shown["peer_enabled"] is None else int(shown["peer_enabled"])),
-        ("handshake_age_seconds", "gauge", "since the latest handshake", shown["handshake_age"]),
-        ("receive_bytes_total", "counter", "received through the tunnel", shown["rx_bytes"]),
-        ("transmit_bytes_total", "counter", "sent through the tunnel", shown["tx_bytes"]),
-    )
-    lines = []
-    for name, kind, words, value in values:
-        if value is not None:
-            name = "gatecontrol_" + name
-            lines += ["# HELP %s %s" % (name, words), "# TYPE %s %s" % (name, kind), "%s%s %s" % (name, labels, value)]
-    return "\n".join(lines) + "\n"
-
-
-# ---------------------------------------------------------------- the command line
-
-# name -> words that follow
-COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "tend": 0}
-
-
-def command(store, run, name, words, as_json=False):
-    """What the launcher does: (exit status, text to print)."""
-    try:
-        agent = Agent(store, run)
-        if name == "verify":
-            return 0, _verify.MARKER + json.dumps(agent.verify(json.loads(base64.b64decode(words[0]))))
-        if name == "confirm":
-            return 0, _verify.MARKER + json.dumps(_change.confirm(store, words[0], sleep=agent.sleep))
-        if name == "checked":
-            store.save("state", dict(agent.memory(), last_check=agent.now()))
-            return 0, None
-        if name in ("recover", "restore"):
-            if name == "restore" and agent.services.stopping():
-                return 0, None  # the boot that follows recovers
-            mark = os.path.join(store.root, _change.BOOTED) if agent.services.NAME == "launchd" else None
-            if mark and os.path.exists(mark):
-                return 0, None  # the job was loaded anew, and the host was not booted
-            verdict = _change.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
-            if mark:
-                _enrollment.write_text(mark, "", 0o644)
-            return 0, verdict and verdict["reason"]
-        if name == "tend":
-            return 0, _change.tend(run, agent.services, store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock)
-        if name == "apply":
-            verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
-            return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
-        shown = agent.show() if name == "show" else agent.beat(now=name == "sync")
-        if name != "show":
-            agent.publish(shown)
-    except (AgentError, _observe.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
-        return 1, str(err)
-    except OSError as err:
-        advice = "run this as root" if os.geteuid() else "look into the path and its rights"
-        return 1, "%s: %s; %s" % (err.filename or "this host", err.strerror or err, advice)
-    failed = bool(shown["error"] and name != "show")
-    return int(failed), json.dumps(shown, sort_keys=True) if as_json else described(shown)
-
-
-def described(shown):
-    """What show shows, for a person."""
-    if not shown["enrolled"]:
-        return "not enrolled"
-
-    def ago(seconds):
-        return "never" if not seconds else "%d s ago" % (time.time() - seconds)
-
-    lines = [
-        ("peer", "%s (id %s) on %s" % (shown["peer_name"], shown["peer_id"], shown["url"])),
-        ("tunnel", "%s, %s; %s" % (shown["interface"], shown["status"], "no handshake yet" if shown["handshake_age"] is None
-                                   else "handshake %d s ago, received %d bytes, sent %d bytes" % (
-                                       shown["handshake_age"], shown["rx_bytes"], shown["tx_bytes"]))),
-        ("beat", "answered %s, config %s" % (
-            ago(shown["last_beat"]), "asked for " + ago(shown["last_check"]) if shown["last_check"] else "as enrolled") if shown["reporting"] == "full"
-         else "none: this host has no token of its own"),
-    ]
-    if shown["peer_enabled"] is False:
-        lines.append(("server", "the administrator has disabled this peer"))
-    if (shown["not_before"] or 0) > time.time():
-        lines.append(("server", "the rate limit is used up, silent for %d s" % (shown["not_before"] - time.time())))
-    if shown["error"]:
-        lines.append(("error", shown["error"]["text"]))
-    if shown["verdict"] and not shown["verdict"].get("ok"):
-        lines.append(("config", "the last change was rolled back: %s" % shown["verdict"].get("reason")))
-    return "\n".join("%-8s%s" % line for line in lines)

@@ -94,7 +94,7 @@ def set_timer(agent, enabled, check_mode=False):
 
 def remove(agent, check_mode=False):
     """Take the agent and everything the collection keeps on this host away; returns the paths that were there."""
-    found = agent.parts()
+    found = agent.host.parts()
     if check_mode or not found:
         return found
     managed = agent.services.available()

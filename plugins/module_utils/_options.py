@@ -12,7 +12,7 @@ import json
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
-from . import _agent, _api, _enrollment, _observe, _peer, _services, _verify, _wgconf
+from . import _agent, _api, _enrollment, _facts, _observe, _peer, _services, _verify, _wgconf
 
 # How the server is reached. The same names stand in the agent's settings; they have no defaults here, so that those settings count.
 REACH = {
@@ -129,7 +129,7 @@ def secret(params, name="token"):
 def identity(params, settings=None, fingerprint=None):
     """Who the requests are about: this machine, or, in a delegated call, the one whose fingerprint and platform were given."""
     send = params["send_version"] if params["send_version"] is not None else (settings or {}).get("send_version", True)
-    return {"version": _verify.VERSION if send else None, "platform": params["client_platform"] or _agent.client_platform(),
+    return {"version": _verify.VERSION if send else None, "platform": params["client_platform"] or _facts.client_platform(),
             "fingerprint": params["machine_fingerprint"] or fingerprint}
 
 
@@ -137,7 +137,7 @@ def runner(module):
     """module.run_command in the form that _observe and _services take: (argv, stdin=None) -> (rc, out, err)."""
     environment = {"LC_ALL": "C", "LANGUAGE": "C"}
     if _services.system() == "macos":  # a session over SSH does not look where Homebrew puts programs
-        environment["PATH"] = _agent.PATH
+        environment["PATH"] = _facts.PATH
 
     def run(argv, stdin=None):
         try:

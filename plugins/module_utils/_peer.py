@@ -12,7 +12,7 @@ import os
 import platform
 import re
 
-from . import _agent, _api, _enrollment, _observe, _verify, _wgconf
+from . import _api, _enrollment, _facts, _observe, _verify, _wgconf
 
 GONE = ("unbound", "not_found")  # what a server says of a deleted peer: 404 in the 1.5.2 era, 403 "not bound" later
 
@@ -44,9 +44,9 @@ class HostPeer:
         self.store, self.api, self.url, self.token, self.interface = store, api, url, token, interface
         self.peer_id, self.issued, self.adopt, self.move, self.server, self.settled = peer_id, issued, adopt, move, server, settled or {}
         self.name = name or platform.node()
-        self.system = system or "%s %s" % (_agent.client_platform(), platform.release())
+        self.system = system or "%s %s" % (_facts.client_platform(), platform.release())
         self.record = store.load("enrollment") or {}
-        self.fingerprint = fingerprint or _agent.machine_fingerprint(store.root, run)
+        self.fingerprint = fingerprint or _facts.machine_fingerprint(store.root, run)
         self.token_digest = _enrollment.digest(token) if token else None
 
     def present(self, check_mode=False):

@@ -189,7 +189,7 @@ def work(module):
     config = _wgconf.parse(text, allow_hooks=True)
     offered_hash = _enrollment.digest(offered)
     result = {"changed": False, "hash": offered_hash, "updated": offered_hash != known,
-              "full_tunnel": _wgconf.is_full_tunnel(config), "needs": agent.needs(config) if params["files"] is None else []}
+              "full_tunnel": _wgconf.is_full_tunnel(config), "needs": agent.host.needs(config) if params["files"] is None else []}
     if params["return_config"]:
         result["config"] = text
     path = agent.config_path if params["stage"] else params["dest"]

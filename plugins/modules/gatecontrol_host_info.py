@@ -81,6 +81,12 @@ drift:
   type: list
   elements: str
   sample: [the server has a new config]
+codes:
+  description: What kind of difference each sentence of C(drift) tells of, such as V(token_changed), V(config_changed), V(file_missing) or V(tunnel).
+  returned: success
+  type: list
+  elements: str
+  sample: [config_new]
 enrolled:
   description: Whether the host has an enrollment.
   returned: success
@@ -197,11 +203,11 @@ asked:
   type: str
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _drift, _options, _verify
 
 
 def work(module):
-    return dict(_options.agent(module).verify(module.params["wanted"] or {}), changed=False, asked="module")
+    return dict(_drift.verify(_options.agent(module), module.params["wanted"] or {}), changed=False, asked="module")
 
 
 def main():

@@ -200,7 +200,7 @@ failure:
   sample: {kind: rate_limited, status: 429, retry_after: 840}
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _options, _peer
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _facts, _options, _peer
 
 
 def work(module):
@@ -238,7 +238,7 @@ def on_host(module):
     settings = None if remote else store.load("settings")  # they say how the host itself reaches the server
     options = _options.reach(params, settings or before)
     url = options["url"]
-    fingerprint = params["machine_fingerprint"] if remote else _agent.machine_fingerprint(store.root, run)
+    fingerprint = params["machine_fingerprint"] if remote else _facts.machine_fingerprint(store.root, run)
     who = _options.identity(params, settings, fingerprint)
     server = params["server"] or {}
     server = server if server.get("url") == url and server.get("timestamp") and server.get("version") else None

@@ -71,7 +71,7 @@ tx_bytes:
   type: int
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _facts, _options
 
 SHOWN = ("status", "peer_enabled", "handshake_age", "rx_bytes", "tx_bytes")
 
@@ -86,7 +86,7 @@ def work(module):
             raise _api.ApiError("this host is not enrolled as peer %d, so token has to be given" % params["peer_id"], "options")
         agent.interface = params["interface"]
         agent.enrollment = {"peer_id": params["peer_id"], "reporting": "full", "interface": params["interface"],
-                            "fingerprint": _agent.machine_fingerprint(agent.store.root, agent.run)}
+                            "fingerprint": _facts.machine_fingerprint(agent.store.root, agent.run)}
     if params["send_version"] is not None:
         agent.settings["send_version"] = params["send_version"]
     if token:

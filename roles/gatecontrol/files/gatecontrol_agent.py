@@ -23,12 +23,12 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../lib/gatecontrol"))
 
-from gatecontrol import _agent, _enrollment  # noqa: E402
+from gatecontrol import _cli, _enrollment, _facts  # noqa: E402
 
 
 def run(argv, stdin=None):
     """Run a command: (exit status, output, errors)."""
-    environment = dict(os.environ, LC_ALL="C", PATH=_agent.PATH)
+    environment = dict(os.environ, LC_ALL="C", PATH=_facts.PATH)
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=environment, errors="surrogateescape", check=False)
     except OSError as err:
@@ -39,11 +39,11 @@ def run(argv, stdin=None):
 def main(arguments):
     as_json = "--json" in arguments
     words = [word for word in arguments if word != "--json"]
-    if not words or words[0] in ("-h", "--help") or words[0] not in _agent.COMMANDS or len(words) != 1 + _agent.COMMANDS[words[0]]:
+    if not words or words[0] in ("-h", "--help") or words[0] not in _cli.COMMANDS or len(words) != 1 + _cli.COMMANDS[words[0]]:
         print(__doc__)
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     sys.stdout.reconfigure(errors="backslashreplace")  # the server's words may not fit the terminal's character set
-    status, text = _agent.command(_enrollment.Store(), run, words[0], words[1:], as_json)
+    status, text = _cli.command(_enrollment.Store(), run, words[0], words[1:], as_json)
     if text:
         print(text)
     return status

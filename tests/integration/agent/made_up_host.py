@@ -7,7 +7,8 @@ import sys
 import time
 import uuid
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _install, _plan, _step, _verify, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent, _api, _cli, _enrollment, _facts, _install, _plan, _step, _verify, _wgconf)
 
 from gateserver.running import Server
 
@@ -111,7 +112,7 @@ class Machine(FakeHost):
 
     def publish(self) -> None:
         agent = self.agent()
-        agent.publish(agent.beat())
+        _cli.publish(agent, agent.beat())
 
     def pass_by(self, seconds: float, handshake: bool = True) -> None:
         """Time passes; with or without handshakes meanwhile."""
@@ -152,7 +153,7 @@ def enroll(machine: Machine, gate: Gate, reporting: str = "full") -> None:
     issued = _api.Api({"url": gate.url, "token": token}).config(made["id"])["config"]
     machine.store.save("enrollment", {
         "peer_id": made["id"], "peer_name": machine.peer, "url": gate.url, "interface": "wg0", "reporting": reporting,
-        "token_digest": _enrollment.digest(token), "fingerprint": _agent.machine_fingerprint(machine.root)})
+        "token_digest": _enrollment.digest(token), "fingerprint": _facts.machine_fingerprint(machine.root)})
     agent = machine.agent()
     config = _wgconf.parse(agent.stage(issued))
     _step.apply(machine.run, agent.services, machine.store, "wg0", _plan.plan(config, None), config)

@@ -7,7 +7,8 @@ import pathlib
 import re
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent, _cli, _drift, _enrollment, _verify)
 
 from made_up_host import ERAS, Machine, enroll
 
@@ -84,7 +85,7 @@ def test_a_disabled_peer_is_shown_and_left_alone(gate, host):
     shown = host.beat(check=False)
     told = shown["peer_enabled"]
     assert told is (None if gate.era == "1.5.2" else False) and shown["error"] is None and "wg0" in host.links
-    assert "the administrator has disabled this peer" in _agent.described(shown)
+    assert "the administrator has disabled this peer" in _cli.described(shown)
     assert {path for path, what in host.files().items() if before.get(path) != what} == {"var/lib/gatecontrol/state.json"}
     gate.peer("enable", host.peer)
     assert host.beat(check=False)["peer_enabled"] is True
@@ -94,7 +95,7 @@ def test_a_release_before_1_33_0_does_not_tell_whether_the_peer_is_enabled(gates
     gate = gates("1.5.2")
     enroll(machine, gate)
     shown = machine.beat()
-    assert shown["peer_enabled"] is None and shown["error"] is None and "disabled" not in _agent.described(shown)
+    assert shown["peer_enabled"] is None and shown["error"] is None and "disabled" not in _cli.described(shown)
 
 
 # --- what the server answers
@@ -118,7 +119,7 @@ def test_a_refusal_is_said_once_and_leaves_the_tunnel_alone(gate, host, refusal)
     links, files = json.dumps(host.links, default=list), host.files()
     gate.seen()
     gate.fault("status", "heartbeat", status=status, text=text)
-    status, said = _agent.command(host.store, host.run, "beat", [])
+    status, said = _cli.command(host.store, host.run, "beat", [])
     assert gate.calls() == ["heartbeat %d" % REFUSALS[refusal][0]] and host.slept == []
     assert status == 1 and text in said and said.count("\n") <= 4
     error = host.store.load("state")["error"]
@@ -152,10 +153,10 @@ def test_a_rate_limit_makes_it_silent_until_then_and_says_so(gate, host):
     host.pass_by(199)
     for name in ("beat", "sync"):
         shown = host.beat(now=name == "sync")
-        assert "the rate limit is used up, silent for" in _agent.described(shown) and gate.calls() == []
+        assert "the rate limit is used up, silent for" in _cli.described(shown) and gate.calls() == []
     host.pass_by(2)
     shown = host.beat(check=False)
-    assert shown["error"] is None and gate.calls() == ["heartbeat"] and "rate limit" not in _agent.described(shown)
+    assert shown["error"] is None and gate.calls() == ["heartbeat"] and "rate limit" not in _cli.described(shown)
 
 
 def test_a_short_rate_limit_is_waited_for(gate, host):
@@ -233,7 +234,7 @@ def test_a_new_config_is_staged_armed_and_its_unit_started(gate, host):
     assert host.agent().apply()["ok"]
     assert [peer["keepalive"] for peer in host.links["wg0"]["peers"].values()] == [17]
     assert gate.calls() == ["heartbeat"]
-    assert all(_agent.RECOVER in drift or _agent.TIMER in drift for drift in host.agent().verify({})["drift"])  # they were not installed
+    assert all(_agent.RECOVER in drift or _agent.TIMER in drift for drift in _drift.verify(host.agent(), {})["drift"])  # they were not installed
     host.pass_by(300)
     assert host.beat()["refused"] is None and gate.calls()[-2:] == ["heartbeat", "config/check"]
 
@@ -256,7 +257,7 @@ def test_a_config_that_cannot_be_used_is_refused_said_and_not_tried_before_its_w
     for _minute in range(4):
         host.pass_by(60)
         assert host.beat()["error"] == shown["error"]  # said by every beat, not by one
-    assert "error   the server's config was refused" in _agent.described(host.agent().show())
+    assert "error   the server's config was refused" in _cli.described(host.agent().show())
 
 
 def test_a_config_that_was_rolled_back_does_not_flap(gate, host):
@@ -274,7 +275,7 @@ def test_a_config_that_was_rolled_back_does_not_flap(gate, host):
             verdict = host.agent().apply()
             host.answering = None
             assert not verdict["ok"] and "no answer" in verdict["reason"]
-            assert "the last change was rolled back: no answer from the WireGuard peer" in _agent.described(host.agent().show())
+            assert "the last change was rolled back: no answer from the WireGuard peer" in _cli.described(host.agent().show())
     assert len(gaps) == 5 and all(gap >= wait for gap, wait in zip(gaps, (300, 600, 1200, 2400, 4800)))
     gate.peer("set", host.peer, dns="10.8.0.54")
     host.pass_by(300)
@@ -330,7 +331,7 @@ def test_a_host_without_a_token_of_its_own_sends_nothing(gate, machine):
     enroll(machine, gate, reporting="none")
     shown = machine.beat(now=True)
     assert gate.calls() == [] and shown["status"] == "connected" and machine.agent().prove() is None
-    assert "none: this host has no token of its own" in _agent.described(shown)
+    assert "none: this host has no token of its own" in _cli.described(shown)
 
 
 # --- who may beat
@@ -340,17 +341,17 @@ def test_a_clone_falls_silent_without_a_request(gate, host, tmp_path_factory):
     gate.seen()
     pathlib.Path(host.root, "etc/machine-id").write_text("0" * 32 + "\n", encoding="ascii")
     for name, words in (("beat", []), ("sync", [])):
-        status, said = _agent.command(host.store, host.run, name, words)
+        status, said = _cli.command(host.store, host.run, name, words)
         assert status == 1 and "clone of the one that enrolled as " + host.peer in said and gate.calls() == []
-    assert any("clone" in reason for reason in host.agent().verify({})["drift"]) and gate.calls() == []
+    assert any("clone" in reason for reason in _drift.verify(host.agent(), {})["drift"]) and gate.calls() == []
 
 
 def test_without_an_enrollment_or_a_machine_id(gate, machine):
-    assert _agent.command(machine.store, machine.run, "beat", []) == (1, "this host is not enrolled; run the play with a secret for it")
-    assert _agent.command(machine.store, machine.run, "show", []) == (0, "not enrolled")
+    assert _cli.command(machine.store, machine.run, "beat", []) == (1, "this host is not enrolled; run the play with a secret for it")
+    assert _cli.command(machine.store, machine.run, "show", []) == (0, "not enrolled")
     enroll(machine, gate)
     pathlib.Path(machine.root, "etc/machine-id").write_text("uninitialized\n", encoding="ascii")
-    status, said = _agent.command(machine.store, machine.run, "beat", [])
+    status, said = _cli.command(machine.store, machine.run, "beat", [])
     assert status == 1 and "systemd-machine-id-setup" in said and gate.calls() == []
 
 
@@ -388,7 +389,7 @@ def test_a_textfile_that_cannot_be_written_is_said_and_costs_no_beat(gate, host,
         folder.mkdir()
         monkeypatch.setattr(_enrollment, "write_text", refuse)
     host.set(textfile=str(folder))
-    status, said = _agent.command(host.store, host.run, "beat", [])
+    status, said = _cli.command(host.store, host.run, "beat", [])
     assert status == 1 and str(folder) in said and "\n" not in said
     assert host.store.load("state")["last_beat"] and gate.calls() == ["heartbeat", "config/check"]
     assert host.agent().prove() is None and folder.exists() is (how == "read-only")  # a change of the tunnel does not depend on it
@@ -396,11 +397,11 @@ def test_a_textfile_that_cannot_be_written_is_said_and_costs_no_beat(gate, host,
 
 def test_show_for_a_person_and_for_a_program(gate, host):
     host.beat()
-    status, text = _agent.command(host.store, host.run, "show", [])
+    status, text = _cli.command(host.store, host.run, "show", [])
     lines = text.splitlines()
     assert status == 0 and lines[0] == "peer    %s (id %d) on %s" % (host.peer, host.store.load("enrollment")["peer_id"], gate.url)
     assert lines[1].startswith("tunnel  wg0, connected; handshake ") and lines[2].startswith("beat    answered ")
-    status, text = _agent.command(host.store, host.run, "show", [], as_json=True)
+    status, text = _cli.command(host.store, host.run, "show", [], as_json=True)
     shown = json.loads(text)
     assert status == 0 and "\n" not in text and shown["status"] == "connected" and shown["requests"] == 2 and shown["enrolled"] is True
     secrets = [host.store.text("token").strip()] + re.findall("Key = (.*)", pathlib.Path(host.root, "etc/wireguard/wg0.conf").read_text("utf-8"))
@@ -411,5 +412,5 @@ def test_a_failing_tool_is_one_sentence(gate, host):
     def run(argv, stdin=None):
         return (1, "", "Unable to access interface: Operation not permitted") if argv[0] == "wg" else Machine.run(host, argv, stdin)
     for name in ("show", "beat"):
-        status, said = _agent.command(host.store, run, name, [])
+        status, said = _cli.command(host.store, run, name, [])
         assert status == 1 and said == "wg show wg0 dump failed: Unable to access interface: Operation not permitted"

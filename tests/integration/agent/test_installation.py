@@ -155,7 +155,7 @@ def test_removal_without_a_service_manager(installed):
     calls = []
     agent = installed.agent()
     agent.services = type("None_", (), {"available": lambda self: False, "FOLDERS": ("etc/systemd/system",)})()
-    assert _install.remove(agent) and calls == [] and agent.parts() == []
+    assert _install.remove(agent) and calls == [] and agent.host.parts() == []
 
 
 # --- interpreters

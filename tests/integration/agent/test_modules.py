@@ -9,7 +9,8 @@ import pathlib
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _observe, _options, _reach, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent, _drift, _enrollment, _observe, _options, _reach, _verify)
 
 from made_up_host import LAUNCHER, UNITS, enroll
 
@@ -237,7 +238,7 @@ def test_absent_passes_by_a_tunnel_of_somebody_else(machine):
     """A host that was never enrolled and has a wg0 of its own."""
     agent = machine.agent()
     agent.running = _observe.Running
-    answer = agent.verify({"state": "absent"})
+    answer = _drift.verify(agent, {"state": "absent"})
     assert answer["in_sync"] and answer["drift"] == []
 
 

@@ -6,7 +6,8 @@ import json
 import pathlib
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent, _cli, _drift, _enrollment, _facts, _install, _verify)
 
 from made_up_host import LAUNCHER, UNITS, enroll
 
@@ -27,7 +28,7 @@ def verify(gate, steady):
     def ask(**options) -> dict:
         before = steady.files()
         words = base64.b64encode(json.dumps(wanted(steady, **options)).encode()).decode()
-        status, text = _agent.command(steady.store, Clocked(steady), "verify", [words])
+        status, text = _cli.command(steady.store, Clocked(steady), "verify", [words])
         assert status == 0 and steady.files() == before
         answer = _verify.marked("Welcome to this host!\n" + text + "\nbye\n")
         assert answer["in_sync"] is (not answer["drift"]) and steady.token not in text
@@ -186,12 +187,12 @@ def test_while_the_rate_limit_is_used_up_nothing_is_asked(gate, steady, verify):
 
 def test_a_silent_agent_is_found(gate, steady):
     steady.pass_by(60 * 3 + 31)
-    seen = steady.agent().verify(wanted(steady, token_digest=None))
+    seen = _drift.verify(steady.agent(), wanted(steady, token_digest=None))
     assert seen["drift"] == ["the agent has not beaten for 211 s"]
 
 
 def test_without_wishes_only_the_host_itself_counts(gate, steady):
-    assert steady.agent().verify({})["in_sync"]
+    assert _drift.verify(steady.agent(), {})["in_sync"]
 
 
 def test_a_host_without_a_token_of_its_own(gate, machine):
@@ -199,19 +200,19 @@ def test_a_host_without_a_token_of_its_own(gate, machine):
     machine.install()
     machine.systemctl(["stop", _agent.TIMER])
     machine.systemctl(["disable", _agent.TIMER])
-    answer = machine.agent().verify(wanted(machine))
+    answer = _drift.verify(machine.agent(), wanted(machine))
     assert answer["in_sync"] and answer["server"] == {"asked": False, "last_check": None} and gate.calls() == []
-    assert _agent.command(machine.store, machine.run, "checked", []) == (0, None)
-    assert machine.agent().verify(wanted(machine))["server"]["last_check"] > machine.now() - 60
+    assert _cli.command(machine.store, machine.run, "checked", []) == (0, None)
+    assert _drift.verify(machine.agent(), wanted(machine))["server"]["last_check"] > machine.now() - 60
 
 
 @pytest.mark.parametrize("there,needs", [
     ("", ["wg", "wg-quick", "ip", "wireguard-go"]), ("wg wg-quick", ["ip", "wireguard-go"]), ("wg wg-quick ip wireguard-go", [])])
 def test_a_new_host_says_what_it_needs(gate, machine, monkeypatch, there, needs):
-    monkeypatch.setattr(_agent.shutil, "which", lambda tool, path: "/usr/bin/" + tool if tool in there.split() else None)
-    answer = machine.agent().verify(wanted_of_a_new_host(gate))
+    monkeypatch.setattr(_facts.shutil, "which", lambda tool, path: "/usr/bin/" + tool if tool in there.split() else None)
+    answer = _drift.verify(machine.agent(), wanted_of_a_new_host(gate))
     assert answer["drift"][0] == "this host is not enrolled; run the play with a secret for it" and not answer["enrolled"] and answer["peer_id"] is None
-    assert answer["host"]["fingerprint"] == _agent.machine_fingerprint(machine.root) and answer["host"]["needs"] == needs
+    assert answer["host"]["fingerprint"] == _facts.machine_fingerprint(machine.root) and answer["host"]["needs"] == needs
     assert gate.calls() == []
 
 
@@ -226,4 +227,4 @@ def test_absent_names_everything_that_is_left(gate, steady, verify):
     steady.systemctl(["stop", "wg-quick@wg0.service"])
     steady.run(["wg", "show", "wg0", "dump"])
     _install.remove(steady.agent())
-    assert steady.agent().verify(wanted(steady, state="absent"))["in_sync"]
+    assert _drift.verify(steady.agent(), wanted(steady, state="absent"))["in_sync"]

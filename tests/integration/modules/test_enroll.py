@@ -6,7 +6,7 @@ import shutil
 import sys
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _facts, _verify
 
 from gateserver.running import Server
 
@@ -319,8 +319,7 @@ def test_the_1_5_2_era_does_not_take_a_peer_that_is_in_use(gates, host, monkeypa
 
 
 def _fingerprint(host) -> str:
-    from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent
-    return _agent.machine_fingerprint(str(host.root))
+    return _facts.machine_fingerprint(str(host.root))
 
 
 # ---------------------------------------------------------------- whose peer is it

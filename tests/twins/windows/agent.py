@@ -20,7 +20,8 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(CHECKOUT / "build")]
 
 import machine as machines  # noqa: E402
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _change, _enrollment, _observe, _plan, _verify, _wgconf, _windows# noqa: E402
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (  # noqa: E402
+    _agent, _change, _drift, _enrollment, _facts, _observe, _plan, _verify, _wgconf, _windows)
 
 ROOT = "C:\\ProgramData\\GateControl"
 SAYS = "this is a stand-in in Python: there is no PowerShell here"
@@ -35,6 +36,67 @@ class Store(_enrollment.Store):
         return os.path.join(self.root, os.path.basename(_enrollment.FILES[name]))
 
 
+class Host(_facts.Host):
+    """What the machine is like."""
+
+    machine = None
+
+    def facts(self):
+        return {"system": "windows", "distribution": "windows", "like": [], "version": "10.0", "service_manager": "windows", "resolvectl": None,
+                "fingerprint": self.fingerprint, "hostname": self.machine.state["hostname"]}
+
+    def needs(self, config=None):
+        return [] if os.path.exists(self.machine.path(WIREGUARD)) else ["wireguard"]
+
+    def parts(self):
+        return [ROOT] * os.path.isdir(self.store.root) + ["the scheduled task " + name for name in self.machine.state["tasks"]]
+
+
+class Comparison(_drift.Comparison):
+    """The machine beside what a play wants of it."""
+
+    def files(self):
+        state = self.agent.machine.state
+        if self.wanted.get("settings") and self.wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):
+            self.drift.add("settings_changed", "the agent's settings differ")
+        if os.path.isdir(self.store.root) and state["readers"].get(ROOT) != ["SYSTEM", "Administrators"]:
+            self.drift.add("readable", "%s can be read by others than SYSTEM and the administrators" % ROOT)
+        for path, digest in self.wanted.get("files", {}).items():
+            text = _enrollment.read_text(self.agent.machine.path(path))
+            if text is None or _enrollment.digest(text) != digest:
+                self.drift.add("file_missing" if text is None else "file_changed", "%s %s" % (path, "is missing" if text is None else "differs"))
+
+    def tunnel(self, running):
+        path = self.agent.config_path
+        text = _enrollment.read_text(path)
+        if text is None or _enrollment.digest(text) != self.agent.enrollment.get("file_hash"):
+            self.drift.add("config_missing" if text is None else "config_changed", "%s %s" % (path, "is missing" if text is None else "was changed"))
+            return None
+        plan = self.agent.plan(_wgconf.parse(text, allow_hooks=True), running)
+        self.drift.add("tunnel", *plan.reasons)
+        return {"action": plan.action, "reasons": plan.reasons}
+
+    def services(self, state):
+        agent, machine = self.agent, self.agent.machine.state
+        service = machine["services"].get(agent.service, {})
+        if service.get("state") != "running":
+            self.drift.add("unit_inactive", "the service %s is %s" % (agent.service, service.get("state", "missing")))
+        if service.get("start") != "automatic":
+            self.drift.add("unit_disabled", "the service %s does not start at boot" % agent.service)
+        for verb in ("beat", "apply") if agent.reports else ("apply",):
+            task = machine["tasks"].get("\\GateControl\\" + verb)
+            if not task:
+                self.drift.add("unit_missing", "the scheduled task \\GateControl\\%s is missing" % verb)
+                continue
+            if not task["enabled"]:
+                self.drift.add("unit_disabled", "the scheduled task \\GateControl\\%s is disabled" % verb)
+            if not task["actions"][0]["arguments"].endswith('"%s" %s' % (_windows.AGENT, verb)) or task["username"] != "SYSTEM":
+                self.drift.add("file_changed", "the scheduled task \\GateControl\\%s runs something else" % verb)
+            interval = max(60, agent.settings.get("heartbeat_interval", 60))
+            if verb == "beat" and task["triggers"][0]["repetition"]["interval"] != "PT%dS" % interval:
+                self.drift.add("file_changed", "the scheduled task \\GateControl\\beat does not run every %d s" % interval)
+
+
 class Agent(_agent.Agent):
     """One run on the machine."""
 
@@ -42,6 +104,8 @@ class Agent(_agent.Agent):
         self.machine = machine
         root = machine.path(ROOT)
         super().__init__(Store(root), None, fingerprint=_enrollment.digest(machine.state["machine_guid"]), platform="windows", clock=time.time)
+        self.host = Host(self.store, None, self.services, self.fingerprint)
+        self.host.machine = machine
         if machine.state["root_store"]:
             self.settings = dict(self.settings, ca_path=machine.state["root_store"])
         self.settings.update(client_cert=None, client_key=None)
@@ -68,16 +132,6 @@ class Agent(_agent.Agent):
                 "handshake": int(time.time()) if answers else 0, "rx": 92 if answers else 0, "tx": 148, "endpoint": peer.get("Endpoint"), "config": peer}
         return running
 
-    def facts(self):
-        return {"system": "windows", "distribution": "windows", "like": [], "version": "10.0", "service_manager": "windows", "resolvectl": None,
-                "fingerprint": self.fingerprint, "hostname": self.machine.state["hostname"]}
-
-    def needs(self, config=None):
-        return [] if os.path.exists(self.machine.path(WIREGUARD)) else ["wireguard"]
-
-    def parts(self):
-        return [ROOT] * os.path.isdir(self.store.root) + ["the scheduled task " + name for name in self.machine.state["tasks"]]
-
     def plan(self, config, running):
         """As Get-Plan."""
         if running is None:
@@ -96,46 +150,6 @@ class Agent(_agent.Agent):
                 sync.append("peer %s...: differs" % peer["PublicKey"][:8])
         restart += ["peer %s...: should not be there" % key[:8] for key in before]
         return _plan.Plan("restart" if restart else "sync" if sync else "none", restart + sync)
-
-    # -- verify
-
-    def _compare_files(self, wanted, drift):
-        if wanted.get("settings") and wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):
-            drift.append("the agent's settings differ")
-        if os.path.isdir(self.store.root) and self.machine.state["readers"].get(ROOT) != ["SYSTEM", "Administrators"]:
-            drift.append("%s can be read by others than SYSTEM and the administrators" % ROOT)
-        for path, digest in wanted.get("files", {}).items():
-            text = _enrollment.read_text(self.machine.path(path))
-            if text is None or _enrollment.digest(text) != digest:
-                drift.append("%s %s" % (path, "is missing" if text is None else "differs"))
-
-    def _compare_tunnel(self, running, drift):
-        text = _enrollment.read_text(self.config_path)
-        if text is None or _enrollment.digest(text) != self.enrollment.get("file_hash"):
-            drift.append("%s %s" % (self.config_path, "is missing" if text is None else "was changed"))
-            return None
-        plan = self.plan(_wgconf.parse(text, allow_hooks=True), running)
-        drift += plan.reasons
-        return {"action": plan.action, "reasons": plan.reasons}
-
-    def _compare_services(self, drift, state):
-        service = self.machine.state["services"].get(self.service, {})
-        if service.get("state") != "running":
-            drift.append("the service %s is %s" % (self.service, service.get("state", "missing")))
-        if service.get("start") != "automatic":
-            drift.append("the service %s does not start at boot" % self.service)
-        for verb in ("beat", "apply") if self.reports else ("apply",):
-            task = self.machine.state["tasks"].get("\\GateControl\\" + verb)
-            if not task:
-                drift.append("the scheduled task \\GateControl\\%s is missing" % verb)
-                continue
-            if not task["enabled"]:
-                drift.append("the scheduled task \\GateControl\\%s is disabled" % verb)
-            if not task["actions"][0]["arguments"].endswith('"%s" %s' % (_windows.AGENT, verb)) or task["username"] != "SYSTEM":
-                drift.append("the scheduled task \\GateControl\\%s runs something else" % verb)
-            interval = max(60, self.settings.get("heartbeat_interval", 60))
-            if verb == "beat" and task["triggers"][0]["repetition"]["interval"] != "PT%dS" % interval:
-                drift.append("the scheduled task \\GateControl\\beat does not run every %d s" % interval)
 
     # -- the tunnel
 
@@ -313,7 +327,7 @@ class Agent(_agent.Agent):
         return {"changed": bool(names), "names": names}
 
     def remove(self, check):
-        found = self.parts()
+        found = self.host.parts()
         if found and not check:
             shutil.rmtree(self.store.root, ignore_errors=True)
             with self.machine.change() as state:
@@ -328,7 +342,7 @@ def do(tree, verb, word, check):
     question = json.loads(base64.b64decode(word)) if verb in ("verify", "change") else None
     try:
         if verb == "verify":
-            answer = dict(agent.verify(question), stand_in=SAYS)
+            answer = dict(Comparison(agent, question).answer(), stand_in=SAYS)
         elif verb == "confirm":
             answer = _change.confirm(agent.store, word)
         elif verb in ("show", "beat", "sync"):

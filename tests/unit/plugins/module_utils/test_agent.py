@@ -6,7 +6,8 @@ import json
 import time
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent, _api, _cli, _drift, _enrollment, _facts, _verify)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +54,7 @@ def stand(root, server=None):
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc/machine-id").write_text("0" * 32, encoding="ascii")
     store.save("enrollment", {"peer_id": 1, "peer_name": "web", "url": "https://gate.example.com", "interface": "wg0", "reporting": "full",
-                              "fingerprint": _agent.machine_fingerprint(str(root))})
+                              "fingerprint": _facts.machine_fingerprint(str(root))})
     agent = _agent.Agent(store, lambda argv, stdin=None: (127, "", "no"), now=lambda: 1795450800.0, sleep=lambda seconds: None)
     agent._api = server
     return agent
@@ -69,8 +70,8 @@ def test_a_damaged_memory_never_stops_the_agent(tmp_path, monkeypatch, damaged, 
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(damaged)
     for shown in (agent.show(), agent.beat(), agent.show(), agent.beat(now=True)):
-        _agent.described(shown).encode("utf-8", "backslashreplace")
-        _agent.metrics(shown)
+        _cli.described(shown).encode("utf-8", "backslashreplace")
+        _cli.metrics(shown)
         json.dumps(shown, allow_nan=False)
     remembered = agent.memory()
     assert all(_agent.sound(value, _agent.MEMORY[key]) for key, value in remembered.items())
@@ -78,7 +79,7 @@ def test_a_damaged_memory_never_stops_the_agent(tmp_path, monkeypatch, damaged, 
         assert remembered["last_try"] == 1795450800.0 and (error or remembered["last_beat"] == 1795450800.0)
     else:
         assert 0 < remembered["not_before"] - 1795450800.0 <= _agent.SILENT_MOST
-    agent.verify({})
+    _drift.verify(agent, {})
 
 
 def test_a_good_memory_is_read_back_whole(tmp_path):
@@ -119,18 +120,18 @@ def test_settings_are_the_same_whatever_is_not_given():
 def test_the_fingerprint_is_stable_and_does_not_tell_the_machine_id(tmp_path):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/machine-id").write_text("0123456789abcdef" * 2 + "\n", encoding="ascii")
-    first = _agent.machine_fingerprint(str(tmp_path))
-    assert first == _agent.machine_fingerprint(str(tmp_path)) and len(first) == 64 and "0123456789abcdef" not in first
+    first = _facts.machine_fingerprint(str(tmp_path))
+    assert first == _facts.machine_fingerprint(str(tmp_path)) and len(first) == 64 and "0123456789abcdef" not in first
     (tmp_path / "etc/machine-id").write_text("f" * 32 + "\n", encoding="ascii")
-    assert _agent.machine_fingerprint(str(tmp_path)) != first
+    assert _facts.machine_fingerprint(str(tmp_path)) != first
     for text in ("", "uninitialized\n", "xyz"):
         (tmp_path / "etc/machine-id").write_text(text, encoding="ascii")
         with pytest.raises(_agent.AgentError, match="systemd-machine-id-setup"):
-            _agent.machine_fingerprint(str(tmp_path))
+            _facts.machine_fingerprint(str(tmp_path))
 
 
 def test_metrics_of_a_host_that_never_beat(tmp_path):
-    text = _agent.metrics(stand(tmp_path).show())
+    text = _cli.metrics(stand(tmp_path).show())
     assert 'gatecontrol_beat_success{peer="web",interface="wg0"} 0' in text and "last_beat_timestamp" not in text and "peer_enabled" not in text
 
 

@@ -15,7 +15,8 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _services, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent, _drift, _enrollment, _install, _services, _verify)
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
 spec = importlib.util.spec_from_file_location("launchd_twin", CHECKOUT / "tests/twins/macos/launchd.py")
@@ -206,9 +207,9 @@ def test_each_system_installs_what_is_meant_for_it(mac, monkeypatch):
     assert sorted(path.name for path in mac.folder.iterdir()) == sorted(pathlib.Path(path).name for path in texts if path.startswith("/Library/"))
     assert not (mac.root / "etc/systemd").exists() and (mac.root / "etc/newsyslog.d/gatecontrol.conf").exists()
     assert _install.set_timer(agent, True) and not _install.set_timer(agent, True) and "gatecontrol-beat" in mac.loaded()
-    drift = []
-    agent._compare_files({"files": {path: _verify.program_digest(path, text) for path, text in quiet.items()}}, drift)
-    assert drift == []
+    comparison = _drift.Comparison(agent, {"files": {path: _verify.program_digest(path, text) for path, text in quiet.items()}})
+    comparison.files()
+    assert comparison.drift == [] == comparison.drift.codes
     other = mac.folder / "com.callmetechie.client.plist"
     other.write_text("")
     assert {"/etc/newsyslog.d/gatecontrol.conf", *filter(lambda path: path.startswith("/Library"), texts)} <= set(_install.remove(agent))

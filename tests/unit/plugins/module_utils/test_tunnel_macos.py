@@ -10,7 +10,8 @@ import os
 import pathlib
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _change, _enrollment, _observe, _plan, _reach, _services, _step, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent, _change, _cli, _enrollment, _facts, _observe, _plan, _reach, _services, _step, _wgconf)
 from fake_host import Crash
 from fake_mac import FakeMac
 
@@ -246,7 +247,7 @@ def test_recover_ends_a_change_once_in_a_boot_and_not_when_its_job_is_loaded_ane
     for there in (False, True):
         mac.store.save("candidate", _wgconf.render(config()))
         _change.arm(mac.store, INTERFACE, clock=mac.clock)
-        assert _agent.command(mac.store, mac.run, "recover", [])[0] == 0
+        assert _cli.command(mac.store, mac.run, "recover", [])[0] == 0
         assert os.path.exists(os.path.join(mac.root, _change.BOOTED)) and (mac.store.load("pending") is not None) == there
 
 
@@ -284,20 +285,20 @@ def test_facts_needs_and_the_machine_s_own_id(tmp_path, monkeypatch):
         return 0, '    "IOPlatformUUID" = "%s"\n' % uuid if argv == ["ioreg", "-rd1", "-c", "IOPlatformExpertDevice"] else "", ""
     agent = _agent.Agent(mac.store, run)
     assert isinstance(agent.services, _services.Launchd)
-    facts = agent.facts()
+    facts = agent.host.facts()
     assert (facts["system"], facts["distribution"], facts["version"], facts["service_manager"]) == ("macos", "macos", "14.7.1", "launchd")
     assert facts["fingerprint"] == _enrollment.digest("gatecontrol machine " + uuid.lower()) and facts["homebrew"] is None
     for prefix in ("usr/local", "opt/homebrew"):  # Apple Silicon's counts where both are there
         brew = pathlib.Path(tmp_path, prefix, "bin/brew")
         brew.parent.mkdir(parents=True)
         brew.touch()
-        assert agent.facts()["homebrew"]["prefix"] == "/" + prefix
-    monkeypatch.setattr(_agent, "PATH", str(tmp_path))
-    assert agent.needs() == ["wg", "wg-quick", "wireguard-go"] and agent.needs(config("0.0.0.0/0", interface="DNS = 10.88.0.1\n")) == agent.needs()
+        assert agent.host.facts()["homebrew"]["prefix"] == "/" + prefix
+    monkeypatch.setattr(_facts, "PATH", str(tmp_path))
+    assert agent.host.needs() == ["wg", "wg-quick", "wireguard-go"] and agent.host.needs(config("0.0.0.0/0", interface="DNS = 10.88.0.1\n")) == agent.host.needs()
     assert set(asked) == {"launchctl", "ioreg"}
 
 
 def test_without_an_id_a_mac_is_told_so(tmp_path):
     FakeMac(tmp_path)
     with pytest.raises(_agent.AgentError, match="names no IOPlatformUUID"):
-        _agent.machine_fingerprint(str(tmp_path), lambda argv, stdin=None: (127, "", ""))
+        _facts.machine_fingerprint(str(tmp_path), lambda argv, stdin=None: (127, "", ""))

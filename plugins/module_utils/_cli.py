@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent's command line: what each word does, and what the agent says to a person, to a play and to Prometheus.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import time
+
+from . import _agent, _change, _drift, _enrollment, _observe, _services, _verify, _wgconf
+
+# name -> words that follow
+COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "tend": 0}
+
+
+def command(store, run, name, words, as_json=False):
+    """What the launcher does: (exit status, text to print)."""
+    try:
+        agent = _agent.Agent(store, run)
+        if name == "verify":
+            return 0, _verify.MARKER + json.dumps(_drift.verify(agent, json.loads(base64.b64decode(words[0]))))
+        if name == "confirm":
+            return 0, _verify.MARKER + json.dumps(_change.confirm(store, words[0], sleep=agent.sleep))
+        if name == "checked":
+            store.save("state", dict(agent.memory(), last_check=agent.now()))
+            return 0, None
+        if name in ("recover", "restore"):
+            if name == "restore" and agent.services.stopping():
+                return 0, None  # the boot that follows recovers
+            mark = os.path.join(store.root, _change.BOOTED) if agent.services.NAME == "launchd" else None
+            if mark and os.path.exists(mark):
+                return 0, None  # the job was loaded anew, and the host was not booted
+            verdict = _change.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
+            if mark:
+                _enrollment.write_text(mark, "", 0o644)
+            return 0, verdict and verdict["reason"]
+        if name == "tend":
+            return 0, _change.tend(run, agent.services, store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock)
+        if name == "apply":
+            verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
+            return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
+        shown = agent.show() if name == "show" else agent.beat(now=name == "sync")
+        if name != "show":
+            publish(agent, shown)
+    except (_agent.AgentError, _observe.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
+        return 1, str(err)
+    except OSError as err:
+        advice = "run this as root" if os.geteuid() else "look into the path and its rights"
+        return 1, "%s: %s; %s" % (err.filename or "this host", err.strerror or err, advice)
+    failed = bool(shown["error"] and name != "show")
+    return int(failed), json.dumps(shown, sort_keys=True) if as_json else described(shown)
+
+
+def described(shown):
+    """What show shows, for a person."""
+    if not shown["enrolled"]:
+        return "not enrolled"
+
+    def ago(seconds):
+        return "never" if not seconds else "%d s ago" % (time.time() - seconds)
+
+    lines = [
+        ("peer", "%s (id %s) on %s" % (shown["peer_name"], shown["peer_id"], shown["url"])),
+        ("tunnel", "%s, %s; %s" % (shown["interface"], shown["status"], "no handshake yet" if shown["handshake_age"] is None
+                                   else "handshake %d s ago, received %d bytes, sent %d bytes" % (
+                                       shown["handshake_age"], shown["rx_bytes"], shown["tx_bytes"]))),
+        ("beat", "answered %s, config %s" % (
+            ago(shown["last_beat"]), "asked for " + ago(shown["last_check"]) if shown["last_check"] else "as enrolled") if shown["reporting"] == "full"
+         else "none: this host has no token of its own"),
+    ]
+    if shown["peer_enabled"] is False:
+        lines.append(("server", "the administrator has disabled this peer"))
+    if (shown["not_before"] or 0) > time.time():
+        lines.append(("server", "the rate limit is used up, silent for %d s" % (shown["not_before"] - time.time())))
+    if shown["error"]:
+        lines.append(("error", shown["error"]["text"]))
+    if shown["verdict"] and not shown["verdict"].get("ok"):
+        lines.append(("config", "the last change was rolled back: %s" % shown["verdict"].get("reason")))
+    return "\n".join("%-8s%s" % line for line in lines)
+
+
+def publish(agent, shown):
+    """Write the metrics where the settings want them. Raises AgentError where that directory is missing."""
+    folder = agent.settings.get("textfile")
+    if folder and not os.path.isdir(folder):
+        raise _agent.AgentError("the directory %s for the metrics is missing; create it or correct gatecontrol_textfile_dir" % folder, "settings")
+    if folder:
+        _enrollment.write_text(os.path.join(folder, "gatecontrol.prom"), metrics(shown), 0o644)
+
+
+def metrics(shown):
+    """The text of a Prometheus textfile."""
+    name = re.sub(r'[\\"\n]', "_", str(shown["peer_name"]))
+    labels = '{peer="%s",interface="%s"}' % (name, shown["interface"])
+    values = (
+        ("beat_success", "gauge", "1 if the last beat was answered", int(shown["last_beat"] == (shown["last_try"] or 0))),
+        ("config_refused", "gauge", "1 if the server's config cannot be used here", int(bool((shown["refused"] or {}).get("text")))),
+        ("last_beat_timestamp_seconds", "gauge", "when a beat was last answered", shown["last_beat"]),
+        ("peer_enabled", "gauge", "1 if the server has the peer enabled", None if shown["peer_enabled"] is None else int(shown["peer_enabled"])),
+        ("handshake_age_seconds", "gauge", "since the latest handshake", shown["handshake_age"]),
+        ("receive_bytes_total", "counter", "received through the tunnel", shown["rx_bytes"]),
+        ("transmit_bytes_total", "counter", "sent through the tunnel", shown["tx_bytes"]),
+    )
+    lines = []
+    for name, kind, words, value in values:
+        if value is not None:
+            name = "gatecontrol_" + name
+            lines += ["# HELP %s %s" % (name, words), "# TYPE %s %s" % (name, kind), "%s%s %s" % (name, labels, value)]
+    return "\n".join(lines) + "\n"
