@@ -19,6 +19,7 @@ from . import _enrollment, _services, _wgconf
 
 MAIN, LOCAL = 254, 255  # routing tables
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+RESOLVED = "org.freedesktop.resolve1"
 NAMES = "var/run/wireguard"  # where wg-quick for macOS keeps the real names of its interfaces
 
 
@@ -128,7 +129,7 @@ def ip6_rules(run):
 
 
 def observe(run, interface, root="/", kept=None):
-    """What runs on an interface: a Running, None where there is no such interface. Three processes, two on macOS.
+    """What runs on an interface: a Running, None where there is no such interface. Three processes, one more for DNS where systemd-resolved keeps it; two on macOS.
 
     kept: the kept path (see reachability), to see its route as well. Raises TunnelError.
     """
@@ -167,7 +168,7 @@ def _look(run, interface, root, kept):
             running.routes.add((network, int(route.get("table", MAIN))))
     running.rules = {4: answers[2], 6: ip6_rules(run)}
     running.kept = bool(answers[3]) if len(answers) > 3 else None
-    running.dns = _dns(root, interface, link.get("ifindex"))
+    running.dns = _dns(run, root, interface, link["ifindex"])
     return running
 
 
@@ -181,8 +182,8 @@ def ifconfig(run, name):
     return int(mtu), "UP" in flags.split(","), addresses
 
 
-def dns_record(root, interface, index=None):
-    """(path, name): where the host's resolvconf keeps what it was told for an interface, and under which name; (None, ...) if unknown."""
+def resolver(root):
+    """(kind, program) of the host's resolvconf, which wg-quick tells a tunnel's DNS: "resolved", "openresolv", "resolvconf" or None if unknown."""
     for place in ("usr/sbin/resolvconf", "sbin/resolvconf", "usr/bin/resolvconf", "usr/local/sbin/resolvconf"):
         program = os.path.join(root, place)
         if os.path.lexists(program):
@@ -190,28 +191,53 @@ def dns_record(root, interface, index=None):
     else:
         return None, None
     if os.path.basename(os.path.realpath(program)) in ("resolvectl", "systemd-resolve"):
-        return os.path.join(root, "run/systemd/resolve/netif", str(index)) if index else None, interface
+        return "resolved", program
     folder = os.path.join(root, "run/resolvconf")
-    if os.path.isdir(os.path.join(folder, "interfaces")):  # openresolv
-        return os.path.join(folder, "interfaces", interface), interface
-    if os.path.isdir(os.path.join(folder, "interface")):  # Debian's resolvconf: wg-quick names the entry after the first simple pattern
+    kinds = (("interfaces", "openresolv"), ("interface", "resolvconf"))
+    return next((kind for name, kind in kinds if os.path.isdir(os.path.join(folder, name))), None), program
+
+
+def dns_record(root, interface):
+    """(path, name): where a resolvconf that works with files keeps what it was told for an interface, and under which name; (None, ...) for others."""
+    kind = resolver(root)[0]
+    if kind == "openresolv":
+        return os.path.join(root, "run/resolvconf/interfaces", interface), interface
+    if kind == "resolvconf":  # Debian's: wg-quick names the entry after the first simple pattern
         order = _enrollment.read_text(os.path.join(root, "etc/resolvconf/interface-order")) or ""
         prefix = re.search(r"^([A-Za-z0-9-]+)\*$", order, re.MULTILINE)
         name = "%s.%s" % (prefix.group(1), interface) if prefix else interface
-        return os.path.join(folder, "interface", name), name
-    return None, None
+        return os.path.join(root, "run/resolvconf/interface", name), name
+    return None, interface
 
 
-def _dns(root, interface, index):
-    path = dns_record(root, interface, index)[0]
+def _dns(run, root, interface, index):
+    """The DNS servers and search domains that the host's resolver has for an interface; None where it cannot be told."""
+    if resolver(root)[0] == "resolved":
+        # A process that is spared where the file names no DNS: wg-quick gave none then, and a config that brings some is told by its text.
+        file = _enrollment.read_text(os.path.join(root, "etc/wireguard", interface + ".conf"))
+        return _link_dns(run, index) if file is None or re.search(r"(?im)^\s*DNS\s*=", file) else None
+    path = dns_record(root, interface)[0]
     if path is None:
         return None
     found = set()
     for line in (_enrollment.read_text(path) or "").splitlines():
-        words = line.replace("=", " ", 1).split()
-        if words and words[0] in ("nameserver", "search", "domain", "SERVERS", "DOMAINS"):
-            found.update(word for word in words[1:] if word not in ("~.", "."))
+        words = line.split()
+        if words and words[0] in ("nameserver", "search", "domain"):
+            found.update(words[1:])
     return found
+
+
+def _link_dns(run, index):
+    """What systemd-resolved says over the bus, which all may ask; its files are its own. busctl answers alike in all its releases."""
+    # A bus label: a digit in front is written as "_" and its hexadecimal code.
+    link = "/org/freedesktop/resolve1/link/_3%d" % index
+    argv = ["timeout", "5", "busctl", "--json=short", "get-property", RESOLVED, link, RESOLVED + ".Link", "DNS", "Domains"]
+    try:
+        servers, domains = (json.loads(line)["data"] for line in command(run, argv).splitlines())
+        # A domain "." is wg-quick's word for: ask these servers first.
+        return {str(ipaddress.ip_address(bytes(address))) for _family, address in servers} | {name for name, _route in domains if name != "."}
+    except (TunnelError, ValueError, KeyError, TypeError):
+        return None
 
 
 def applied(path):

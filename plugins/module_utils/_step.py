@@ -99,18 +99,14 @@ def put_back(run, services, store, interface, text, start, limit):
         _start(run, services, store, interface, limit)
 
 
-def _sync(run, store, interface, config, running, kept):
+def _sync(run, interface, config, running, kept):
     for peer in config.peers:
         live = running.peers.get(peer["PublicKey"])
         if live and live["preshared_key"] != peer.get("PresharedKey"):
             # A live session would hide a wrong preshared key until its next handshake: begin a new one.
             _observe.command(run, ["wg", "set", interface, "peer", peer["PublicKey"], "remove"])
-    path = store.path("candidate") + ".sync"
-    try:
-        _enrollment.write_text(path, _wgconf.stripped(config, running.fwmark, running.listen_port))
-        _observe.command(run, ["wg", "syncconf", interface, path])
-    finally:
-        _enrollment.remove_file(path)
+    # By a pipe: AppArmor's profile of wg lets it read below /etc/wireguard and from pipes, nothing else, and no key comes to lie in a file more.
+    _observe.command(run, ["wg", "syncconf", interface, "/dev/stdin"], _wgconf.stripped(config, running.fwmark, running.listen_port))
     missing, stale = _plan.route_steps(config, running)
     lines = ["route add %s dev %s table %d" % (network, interface, table) for network, table in sorted(missing)]
     lines += ["route delete %s dev %s table %d" % (network, interface, table) for network, table in sorted(stale)]
@@ -134,7 +130,7 @@ def apply(run, services, store, interface, step, config, kept=None, text=None, l
     text = _wgconf.render(config) if text is None else text
     old = _enrollment.read_text(path)
     if step.action == "sync":
-        _sync(run, store, interface, config, running, kept)
+        _sync(run, interface, config, running, kept)
     elif step.action != "none":
         _stop(run, services, store, interface, running)
     if old != text:

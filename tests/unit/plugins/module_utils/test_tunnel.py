@@ -237,15 +237,6 @@ def test_backend(answers, found):
             },
             {"10.88.0.1"},
         ),
-        (
-            {
-                "usr/bin/resolvectl": "",
-                "sbin/resolvconf": "../usr/bin/resolvectl",
-                "run/systemd/resolve/netif/9": "SERVERS=10.88.0.1 10.88.0.2\nDOMAINS=~.\n",
-            },
-            {"10.88.0.1", "10.88.0.2"},
-        ),
-        ({"usr/bin/resolvectl": "", "sbin/resolvconf": "../usr/bin/resolvectl"}, set()),
     ],
     ids=[
         "no resolvconf",
@@ -253,16 +244,53 @@ def test_backend(answers, found):
         "openresolv",
         "openresolv, none",
         "resolvconf of Debian",
-        "systemd-resolved",
-        "systemd-resolved, none",
     ],
 )
 def test_dns_as_each_resolver_keeps_it(tmp_path, files, expected):
+    lay_out(tmp_path, files)
+    assert _observe._dns(None, str(tmp_path), "wg0", 9) == expected
+
+
+def lay_out(root, files):
     for name, text in files.items():
-        path = tmp_path / name
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(text) if text.startswith("..") else path.write_text(text)
-    assert _observe._dns(str(tmp_path), "wg0", 9) == expected
+
+
+RESOLVED = {"usr/bin/resolvectl": "", "sbin/resolvconf": "../usr/bin/resolvectl"}
+SAID = (  # by systemd 252 and 257 of a link that wg-quick told "nameserver 10.8.0.1, nameserver fd00::1, search corp.test"
+    '{"type":"a(iay)","data":[[2,[10,8,0,1]],[10,[253,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]]]}\n'
+    '{"type":"a(sb)","data":[["corp.test",false],[".",true]]}\n'
+)
+
+
+@pytest.mark.parametrize(
+    "file, rc, out, expected, asked",
+    [
+        ("DNS = 10.8.0.1\n", 0, SAID, {"10.8.0.1", "fd00::1", "corp.test"}, 1),
+        ("dns=10.8.0.1\n", 0, '{"type":"a(iay)","data":[]}\n{"type":"a(sb)","data":[]}\n', set(), 1),
+        (None, 0, SAID, {"10.8.0.1", "fd00::1", "corp.test"}, 1),
+        ("MTU = 1400\n", 0, SAID, None, 0),
+        ("DNS = 10.8.0.1\n", 1, "", None, 1),  # switched off
+        ("DNS = 10.8.0.1\n", 124, "", None, 1),  # a bus that does not answer
+        ("DNS = 10.8.0.1\n", 0, '{"type":"a(iay)","data":[[2,[10,8,0]]]}\n{"type":"a(sb)","data":[]}\n', None, 1),
+        ("DNS = 10.8.0.1\n", 0, "nonsense", None, 1),
+    ],
+    ids=["set", "none", "no file", "not in question", "off", "silent", "no address", "nonsense"],
+)
+def test_dns_as_systemd_resolved_tells_it(tmp_path, file, rc, out, expected, asked):
+    """Its own files, below /run/systemd/resolve/netif, can be read by itself alone."""
+    lay_out(tmp_path, dict(RESOLVED, **({"etc/wireguard/wg0.conf": "[Interface]\n" + file} if file else {})))
+    calls = []
+
+    def run(argv, stdin=None):
+        calls.append(argv)
+        return rc, out, "no" if rc else ""
+
+    assert _observe._dns(run, str(tmp_path), "wg0", 12) == expected
+    assert [argv[2:6] for argv in calls] == asked * [["busctl", "--json=short", "get-property", "org.freedesktop.resolve1"]]
+    assert all(argv[:2] == ["timeout", "5"] and "/org/freedesktop/resolve1/link/_312" in argv for argv in calls)
 
 
 # --- armed changes

@@ -198,7 +198,7 @@ def test_down_leaves_nothing(first, second):
         take(host, second)
         assert _step.remove(host.run, host.services, host.store, INTERFACE)
         assert (host.links, host.rules, host.enabled, host.active) == ({}, {4: [], 6: []}, set(), set())
-        assert host.seen(INTERFACE) is None and _observe._dns(host.root, INTERFACE, None) == set()
+        assert host.seen(INTERFACE) is None and _observe._dns(host.run, host.root, INTERFACE, 9) == set()
         assert not _step.remove(host.run, host.services, host.store, INTERFACE)
 
 
