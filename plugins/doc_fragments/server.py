@@ -36,7 +36,7 @@ options:
     description: Comma list of hosts and domains that are reached without O(proxy).
     type: str
   timeout:
-    description: Seconds to wait for a connection and for each part of an answer, V(15) unless set.
+    description: Seconds that one request and its answer may take in all, from looking up the server's name to the last byte, V(15) unless set.
     type: int
   max_wait:
     description:

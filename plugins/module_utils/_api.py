@@ -7,18 +7,17 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import json
 import random
 import re
-import ssl
 import time
 import urllib.parse
 
-from . import _enrollment, _verify
+from . import _enrollment, _http, _verify
 
+ApiError, normal_url = _http.ApiError, _http.normal_url
 
 CLIENT = "/api/v1/client"
 PEERS = "/api/v1/peers"
@@ -27,43 +26,8 @@ PAGE = 250  # peers in one page, the most the server gives
 # Releases whose POST /client/register ends in 500 for every token, after having made the peer.
 REGISTER_BROKEN = ((1, 50, 13), (1, 118, 2))
 OTHER_WAYS = "give gatecontrol_peers_token, or a client token bound to a peer together with gatecontrol_peer_id"
-IDLE = 2.0     # seconds a connection may rest before it is used again; the server closes it after five
 WINDOW = 900  # seconds of the server's rate limit
-LARGEST = 2 ** 23  # bytes of an answer; a full page of peers has 200,000
-UNNAMED_WAIT = 60  # seconds, after a 429 that does not say how long
-
-# How the server is reached where an option says nothing; times in seconds.
-DEFAULTS = {"validate_certs": True, "timeout": 15, "max_wait": 60, "allow_http": False, "auth_header": "authorization"}
 TOKEN_HEADERS = {"authorization": ("Authorization", "Bearer "), "x-api-token": ("X-API-Token", ""), "x-api-key": ("X-API-Key", "")}
-
-
-class ApiError(Exception):
-    """A request that did not succeed. The text is one sentence for a person; kind, status and details are for a program.
-
-    kinds: auth scope user_disabled unbound wrong_peer bound_elsewhere licence machine_binding forbidden invalid invalid_name name_taken
-    not_found endpoint_missing conflict rate_limited server register_broken uncertain network proxy tls redirect protocol options
-    """
-
-    def __init__(self, message, kind, status=None, sent=False, **details):
-        super().__init__(message)
-        self.kind = kind
-        self.status = status
-        self.sent = sent  # the request may have taken effect
-        self.details = details
-
-    @property
-    def failure(self):
-        """What a playbook may decide on: kind, status (int or None) and details such as retry_after (seconds), limit, current."""
-        return dict(self.details, kind=self.kind, status=self.status)
-
-
-class Response:
-    """An answer: status (int), headers (lower-case names), text (str)."""
-
-    def __init__(self, status, headers, text):
-        self.status = status
-        self.headers = headers
-        self.text = text
 
 
 # ---------------------------------------------------------------- names, releases, addresses
@@ -95,193 +59,13 @@ def register_broken(version):
     return REGISTER_BROKEN[0] <= release(version) <= REGISTER_BROKEN[1]
 
 
-def normal_url(url):
-    """A server's URL in one spelling, as _verify has it. Raises ApiError (options)."""
-    try:
-        return _verify.normal_url(url)
-    except ValueError as err:
-        raise ApiError(str(err), "options") from err
-
-
-def is_loopback(host):
-    """Whether a host name of a URL means this machine."""
-    return host == "localhost" or host == "::1" or re.match(r"127(\.\d{1,3}){3}$", host or "") is not None
-
-
-def is_excluded(host, no_proxy):
-    """Whether a comma list such as "localhost,.example.com" keeps a host from the proxy; "*" keeps all."""
-    for entry in (no_proxy or "").replace(" ", "").lower().split(","):
-        entry = entry.lstrip(".")
-        if entry and (entry == "*" or host.lower() == entry or host.lower().endswith("." + entry)):
-            return True
-    return False
-
-
-def complete(options):
-    """Connection options with DEFAULTS for what is None or missing."""
-    return dict(DEFAULTS, **{key: value for key, value in options.items() if value is not None})
-
-
-# ---------------------------------------------------------------- transport
-
-class HttpTransport:
-    """HTTP/1.1 over one connection that is kept, on the standard library alone.
-
-    options: url, ca_path, client_cert, client_key, proxy, no_proxy and those of DEFAULTS.
-    Raises ApiError of the kinds options, network (with sent), tls, redirect, protocol.
-    """
-
-    def __init__(self, options):
-        self.url = normal_url(options["url"])
-        self.parts = urllib.parse.urlsplit(self.url)
-        self.options = options
-        self.connection, self.used = None, 0.0
-        self.via = self._proxy()
-        if self.parts.scheme == "http" and not is_loopback(self.parts.hostname) and not options["allow_http"]:
-            raise ApiError("refusing to send a token over plain http to %s; use https, or set gatecontrol_allow_http "
-                           "where the network itself is trusted" % self.parts.netloc, "options")
-
-    def _proxy(self):
-        """The proxy's split URL, None where the server is reached without one."""
-        proxy = self.options.get("proxy")
-        if not proxy or is_excluded(self.parts.hostname, self.options.get("no_proxy")):
-            return None
-        try:
-            via = urllib.parse.urlsplit(proxy if "//" in proxy else "http://" + proxy)
-            if via.scheme == "http" and via.hostname and via.port != 0:
-                return via
-        except ValueError:
-            pass
-        raise ApiError("the proxy %r is not of the form http://proxy.example.com:3128; correct gatecontrol_proxy"
-                       % proxy.split("@")[-1], "options")
-
-    def _context(self):
-        what = "ca_path"
-        try:
-            context = ssl.create_default_context(cafile=self.options.get("ca_path"))
-            if not self.options["validate_certs"]:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            what = "client_cert or client_key"
-            if self.options.get("client_cert"):
-                context.load_cert_chain(self.options["client_cert"], self.options.get("client_key"))
-        except (OSError, ValueError) as err:
-            raise ApiError("the file given as gatecontrol_%s cannot be used: %s; it has to be a readable PEM file" % (what, err), "options")
-        return context
-
-    def _connect(self):
-        host, port, secure = self.parts.hostname, self.parts.port, self.parts.scheme == "https"
-        kind, extra = http.client.HTTPConnection, {"timeout": self.options["timeout"]}
-        if secure:
-            kind, extra["context"] = http.client.HTTPSConnection, self._context()
-        if self.via:
-            headers = {}
-            if self.via.username:
-                login = "%s:%s" % (urllib.parse.unquote(self.via.username), urllib.parse.unquote(self.via.password or ""))
-                headers["Proxy-Authorization"] = "Basic " + base64.b64encode(login.encode("utf-8")).decode("ascii")
-            self.connection = kind(self.via.hostname, self.via.port or 3128, **extra)
-            # A tunnel for http as well: the proxy then never sees a token it could log.
-            self.connection.set_tunnel(host, port or (443 if secure else 80), headers)
-        else:
-            self.connection = kind(host, port, **extra)
-        self.connection.connect()
-
-    def close(self):
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-
-    def request(self, method, path, headers, body=None):
-        """Send one request; path starts with a slash. Returns a Response; redirects are followed for GET within the origin only."""
-        path = self.parts.path + path
-        origin = "%s://%s" % (self.parts.scheme, self.parts.netloc)
-        for _hop in range(4):
-            response = self.exchange(method, path, headers, body)
-            if response.status not in (301, 302, 303, 307, 308):
-                return response
-            location = response.headers.get("location", "")
-            try:
-                target = urllib.parse.urldefrag(urllib.parse.urljoin(origin + path, location)).url
-            except ValueError:
-                target = location
-            if method != "GET" or not (target + "/").startswith(origin + "/"):
-                raise ApiError("%s answered with a redirect to %s, which is not followed so that the token stays with this server; correct "
-                               "gatecontrol_url" % (self.url, _shown(target.split("?")[0])), "redirect", response.status)
-            path = target[len(origin):] or "/"
-        raise ApiError("%s redirects in a circle; check its reverse proxy" % self.url, "redirect", response.status)
-
-    def exchange(self, method, path, headers, body=None):
-        """Send one request and return its Response, a redirect included; path is the whole one."""
-        if time.monotonic() - self.used > IDLE:
-            self.close()
-        sent = False
-        try:
-            if self.connection is None:
-                self._connect()
-            sent = True
-            self.connection.request(method, path, body, headers)
-            answer = self.connection.getresponse()
-            text = self._read(answer).decode("utf-8", "replace")
-            if answer.getheader("connection", "").lower() == "close":
-                self.close()
-            self.used = time.monotonic()
-            return Response(answer.status, {key.lower(): value for key, value in answer.getheaders()}, text)
-        except ssl.SSLError as err:
-            self.close()
-            raise ApiError("no trusted connection to %s: %s; check its certificate and gatecontrol_ca_path"
-                           % (self.url, getattr(err, "verify_message", "") or err.reason or err), "tls", sent=sent)
-        except (OSError, http.client.HTTPException, UnicodeError) as err:
-            self.close()
-            refused = re.match(r"Tunnel connection failed: 4\d\d", str(err))
-            via = " through the proxy %s" % self.via.netloc.split("@")[-1] if self.via else ""
-            raise ApiError("no answer from %s%s: %s; check %s" % (
-                self.url, via, _shown(getattr(err, "strerror", None) or str(err)) or type(err).__name__,
-                "gatecontrol_proxy, its user and password" if refused else "the address, the network and the server"),
-                "proxy" if refused else "network", sent=sent)
-
-    def _read(self, answer):
-        """The body; in small parts, so that neither an endless nor a creeping answer holds a host up."""
-        end, parts, size = time.monotonic() + max(self.options["timeout"], self.options["max_wait"]), [], 0
-        while True:
-            part = answer.read(64 if size < 4096 else 4096)
-            parts.append(part)
-            size += len(part)
-            if not part and answer.length:
-                raise OSError("the answer broke off, %d bytes are missing" % answer.length)
-            if not part:
-                return b"".join(parts)
-            if size > LARGEST or time.monotonic() > end:
-                raise OSError("the answer is too %s" % ("large" if size > LARGEST else "slow"))
-
-
 # ---------------------------------------------------------------- what an answer means
-
-def _shown(text):
-    """A foreign text as it may stand in a message: one line, no control characters, not too long."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())[:300]
-
 
 def _says(body, response):
     """The server's own words. Never the raw answer, which may hold a config."""
     title = re.search(r"<title>([^<]+)", response.text)
     words = body.get("error") if isinstance(body.get("error"), str) else title and title.group(1)
-    return _shown(words or "") or http.client.responses.get(response.status, "no reason")
-
-
-def retry_after(headers):
-    """How long a 429 says to wait."""
-    for name in ("retry-after", "ratelimit-reset"):
-        if re.fullmatch(r"\d{1,6}", headers.get(name, "")):
-            return int(headers[name])
-    return UNNAMED_WAIT
-
-
-def budget(headers, now):
-    """What an answer's headers say of the rate limit: {"limit", "left" requests, "until": when the window ends, as now counts}; None where nothing."""
-    numbers = [headers.get("ratelimit-" + name, "") for name in ("limit", "remaining", "reset")]
-    if not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
-        return None
-    return {"limit": max(1, int(numbers[0])), "left": int(numbers[1]), "until": now + int(numbers[2])}
+    return _http.shown(words or "") or http.client.responses.get(response.status, "no reason")
 
 
 BEYOND_LICENCE = "the server's licence does not cover it (%s): remove peers or extend the licence"
@@ -327,7 +111,7 @@ def explain(what, path, response, body):
         return error("endpoint_missing", "either this release has no %s, or gatecontrol_url is not a GateControl server"
                      % path.split("?")[0])
     if status == 429:
-        seconds = retry_after(response.headers)
+        seconds = _http.retry_after(response.headers)
         return error("rate_limited", "come back in %d s" % seconds, retry_after=seconds)
     if status in (400, 409) and "no available ip" in low:
         return error("conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet")
@@ -369,15 +153,16 @@ def _suspect(fields):
 class Api:
     """A GateControl server as one token sees it.
 
-    options: what HttpTransport takes, plus token; None means not given. max_wait is over all tries of one call.
+    options: what _http.HttpTransport takes, plus token; None means not given. max_wait is over all tries of one call.
     identity: version (None: no X-Client-Version is sent, since the server would write it into the peer's description), platform,
-    fingerprint (64 hex) of the machine the call is made for; {} in a delegated call that is about no machine.
+    fingerprint (64 hex) of the machine the call is made for; {} in a delegated call that is about no machine. dial: as _http.HttpTransport takes it.
     """
 
-    def __init__(self, options, identity=None, transport=None, sleep=time.sleep, clock=time.monotonic, jitter=random.uniform):
-        options = complete(options)
-        self.transport = transport or HttpTransport(options)
-        self.max_wait = options["max_wait"]
+    def __init__(self, options, identity=None, transport=None, sleep=time.sleep, clock=time.monotonic, jitter=random.uniform,
+                 *, dial=None):
+        options = _http.complete(options)
+        self.transport = transport or _http.HttpTransport(options, dial)
+        self.timeout, self.max_wait = options["timeout"], options["max_wait"]
         self.sleep, self.clock, self.jitter = sleep, clock, jitter
         self.requests, self.budget = 0, None  # the budget is what the last answer said of the rate limit, as budget() gives it
         self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + _verify.VERSION}
@@ -398,15 +183,16 @@ class Api:
 
         repeat: whether it may be sent again when it is open if it took effect. 5xx and network errors wait 2 s, 3 s, 4.5 s ... 60 s with
         jitter, 429 waits for Retry-After, both within max_wait; every other 4xx ends at once (the vendor's client strategy).
+        All of it takes timeout or max_wait, whichever is longer, and at most a second more.
         """
         if query:
             path += "?" + urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
         payload = None if body is None else json.dumps(body).encode("utf-8")
         headers = self.headers if payload is None else dict(self.headers, **{"Content-Type": "application/json"})
-        end, delay = self.clock() + self.max_wait, 2.0
+        end, delay, limit = self.clock() + self.max_wait, 2.0, self.timeout
         while True:
             try:
-                return self._once(what, method, path, headers, payload)
+                return self._once(what, method, path, headers, payload, limit)
             except ApiError as err:
                 if err.kind == "rate_limited":
                     pause = max(err.details["retry_after"], 1) + self.jitter(0, 1)
@@ -414,21 +200,23 @@ class Api:
                     pause, delay = delay * self.jitter(0.8, 1.2), min(delay * 1.5, 60.0)
                 else:
                     raise
-                if self.clock() + pause > end:
+                left = end - self.clock() - pause
+                if left < 0:
                     raise
             self.sleep(pause)
+            limit = min(self.timeout, max(1.0, left))
 
-    def _once(self, what, method, path, headers, payload):
+    def _once(self, what, method, path, headers, payload, limit):
         self.requests += 1
-        response = self.transport.request(method, path, headers, payload)
-        self.budget = budget(response.headers, self.clock()) or self.budget
+        response = self.transport.request(method, path, headers, payload, limit)
+        self.budget = _http.budget(response.headers, self.clock()) or self.budget
         try:
             body = json.loads(response.text)
         except (ValueError, RecursionError):
             body = None
         if response.status < 300:
             if not isinstance(body, dict) or body.get("ok") is not True:
-                kind = _shown(response.headers.get("content-type", "no type"))
+                kind = _http.shown(response.headers.get("content-type", "no type"))
                 raise ApiError("%s failed: the answer of %s is not the JSON of a GateControl server (%d bytes of %s); check "
                                "gatecontrol_url and what stands between" % (what, self.transport.url, len(response.text), kind),
                                "protocol", response.status, sent=True)

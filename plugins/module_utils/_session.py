@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The administrator's session: login, CSRF, client tokens minted and revoked. For the controller only.
 
-It speaks over _api's own transport, so that certificates, proxies and redirects are treated alike.
+It speaks over _http's transport, so that certificates, proxies and redirects are treated alike.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 
-from . import _api
+from . import _api, _http
 
 COOKIE = "gc.sid"
 LOGINS = "5 logins in 15 minutes are allowed, successful ones included"
@@ -21,12 +21,12 @@ LOGINS = "5 logins in 15 minutes are allowed, successful ones included"
 class Session:
     """An administrator's session as a transport for _api.Api: adds the cookie, and the CSRF token to what changes something.
 
-    options: as _api.HttpTransport takes them. state: {"cookie", "csrf"} of an earlier login, or None; keep it in memory only.
+    options: as _http.HttpTransport takes them. state: {"cookie", "csrf"} of an earlier login, or None; keep it in memory only.
     fresh: the state after a login of this object, else None. A state that was given is for no result: Ansible masks there what a no_log option holds.
     """
 
     def __init__(self, options, state=None):
-        self.http = _api.HttpTransport(_api.complete(options))
+        self.http = _http.HttpTransport(_http.complete(options))
         self.url = self.http.url
         self.state, self.fresh = dict(state or {}), None
 
@@ -40,7 +40,7 @@ class Session:
         form = urllib.parse.urlencode({"username": user, "password": password, "_csrf": csrf.group(1)})
         answer = self._page("POST", "/login", form)
         if answer.status == 429:
-            seconds = _api.retry_after(answer.headers)
+            seconds = _http.retry_after(answer.headers)
             raise _api.ApiError("logging in as %s failed: %s; come back in %d s" % (user, LOGINS, seconds), "rate_limited", 429, retry_after=seconds)
         if answer.status != 302 or urllib.parse.urlsplit(answer.headers.get("location", "")).path.rstrip("/").endswith("/login"):
             raise _api.ApiError("logging in as %s failed: the server does not accept this name and password (after 5 failures it locks the name for "
@@ -58,21 +58,20 @@ class Session:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         return self._send(method, path, headers, form)
 
-    def _send(self, method, path, headers, body):
+    def _send(self, method, path, headers, body, limit=None):
         if "cookie" in self.state:
             headers = dict(headers, Cookie="%s=%s" % (COOKIE, self.state["cookie"]))
         # Not the transport's request(): the login answers with a redirect that must not be followed but looked at.
-        response = self.http.exchange(method, self.http.parts.path + path, headers, body)
-        fresh = re.search(r"\b%s=([^;]+)" % re.escape(COOKIE), response.headers.get("set-cookie", ""))
-        if fresh:
-            self.state["cookie"] = fresh.group(1)
+        response = self.http.exchange(method, self.http.parts.path + path, headers, body, self.http.deadline(limit))
+        if response.cookies.get(COOKIE):
+            self.state["cookie"] = response.cookies[COOKIE]
         return response
 
-    def request(self, method, path, headers, body=None):
+    def request(self, method, path, headers, body=None, limit=None):
         """One request of _api.Api."""
         if method != "GET":
             headers = dict(headers, **{"X-CSRF-Token": self.state.get("csrf", "")})
-        response = self._send(method, path, headers, body)
+        response = self._send(method, path, headers, body, limit)
         if response.status == 302:
             raise _api.ApiError("the administrator's session has ended; log in again", "auth", 302)
         return response

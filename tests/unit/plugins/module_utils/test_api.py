@@ -5,7 +5,7 @@ import json
 import string
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _http
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,7 +76,7 @@ def test_one_spelling_of_a_url(url, normal):
     ("localhost.example.com", False),
     ("10.0.0.1", False), ("128.0.0.1", False), ("127.1", False), ("", False), (None, False)])
 def test_loopback(host, loopback):
-    assert _api.is_loopback(host) is loopback
+    assert _http.is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize("host, no_proxy, excluded", [
@@ -84,14 +84,14 @@ def test_loopback(host, loopback):
     ("gate.example.com", " other.org , EXAMPLE.com", True), ("gate.example.com", "*", True), ("badexample.com", "example.com", False),
     ("gate.example.com", "", False), ("gate.example.com", None, False), ("gate.example.com", ",,", False)])
 def test_exclusions_from_the_proxy(host, no_proxy, excluded):
-    assert _api.is_excluded(host, no_proxy) is excluded
+    assert _http.is_excluded(host, no_proxy) is excluded
 
 
 # ---------------------------------------------------------------- what an answer means
 
 def explained(status, error=None, path=_api.CLIENT + "/config", headers=None, text=None, **more) -> _api.ApiError:
     body = dict({"ok": False}, **more, **({} if error is None else {"error": error}))
-    return _api.explain("doing it", path, _api.Response(status, headers or {}, text or json.dumps(body)), {} if text else body)
+    return _api.explain("doing it", path, _http.Response(status, headers or {}, text or json.dumps(body)), {} if text else body)
 
 
 @pytest.mark.parametrize("status, error, path, kind", [
@@ -134,7 +134,7 @@ def test_a_licence_refusal_has_its_numbers():
 
 
 def test_a_404_without_ok_is_a_missing_endpoint():
-    caught = _api.explain("doing it", _api.CLIENT + "/permissions?x=1", _api.Response(404, {}, ""), {"error": "Not found"})
+    caught = _api.explain("doing it", _api.CLIENT + "/permissions?x=1", _http.Response(404, {}, ""), {"error": "Not found"})
     assert caught.kind == "endpoint_missing" and "/api/v1/client/permissions," in str(caught)
 
 
@@ -164,13 +164,13 @@ class Scripted:
     def __init__(self, *answers):
         self.answers, self.sent = list(answers), []
 
-    def request(self, method, path, headers, body=None):
+    def request(self, method, path, headers, body=None, limit=None):
         self.sent.append((method, path))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
         status, more = answer if isinstance(answer, tuple) else (answer, {})
-        return _api.Response(status, more, json.dumps({"ok": status < 300, "error": "x", "version": "1", "timestamp": "t",
+        return _http.Response(status, more, json.dumps({"ok": status < 300, "error": "x", "version": "1", "timestamp": "t",
                                                        "peer": {"id": 1}}))
 
 
