@@ -11,7 +11,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar, trust_as_template
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _verify  # the rest is loaded where it is needed
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _play, _verify  # the rest is loaded where it is needed
 
 PATIENCE = 60  # seconds for an answer; a server that does not answer is given up after 15
 
@@ -34,9 +34,12 @@ class ActionModule(ActionBase):
         if params["token"]:
             params["token_digest"] = _enrollment.digest(params["token"].strip())
         try:
-            wanted = _verify.wanted(params)
+            _play.check_facts((task_vars or {}).get("inventory_hostname", ""), task_vars or {})
+            wanted = dict(_verify.wanted(params), challenge=_play.CHALLENGE)
         except ValueError as err:
             return dict(result, failed=True, msg=str(err), failure={"kind": "options", "status": None})
+        except _play.PlayError as err:
+            return dict(result, failed=True, msg=str(err), failure=err.failure)
         windows = _verify.is_windows(self, task_vars)
         if windows:
             answer = self._ask_windows(wanted, task_vars)

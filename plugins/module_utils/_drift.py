@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from . import _agent, _api, _enrollment, _observe, _plan, _reach, _services, _verify, _wgconf
+from . import _agent, _api, _enrollment, _observe, _plan, _proof, _reach, _services, _verify, _wgconf
 
 
 class Drift(list):
@@ -35,12 +35,13 @@ class Comparison:
         """Compare; one request to the server, nothing is changed.
 
         Returns {"in_sync": bool, "drift": [text], "codes": [one for each text], "host": what a play needs to go on, "tunnel", "server",
-        "peer_fields", "now"} and what show shows.
+        "peer_fields", "now", "proof" (see _proof)} and what show shows.
         """
         agent, wanted, drift, state = self.agent, self.wanted, self.drift, self.agent.memory()
         running = agent.running()
         answer = agent.show(state, agent.connection(running))
-        answer.update(host=agent.host.facts(), tunnel=None, server={"asked": False}, peer_fields=None, now=agent.now())
+        answer.update(host=agent.host.facts(), tunnel=None, server={"asked": False}, peer_fields=None, now=agent.now(),
+                      proof=_proof.of_host(self.store, agent.config_path, wanted.get("challenge")))
         if wanted.get("state") == "absent":
             drift.add("left", *(path + " is there" for path in agent.host.parts()))
             if running is not None and agent.enrollment.get("interface"):  # another's tunnel is not for this to take away

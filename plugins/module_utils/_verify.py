@@ -22,8 +22,8 @@ LIBRARY = "usr/local/lib/gatecontrol"  # holds the package "gatecontrol"
 LIBRARY_FILE = "/" + LIBRARY + "/gatecontrol/%s.py"
 LAUNCHER = "usr/local/sbin/gatecontrol-agent"
 MODULES = (  # what the agent is made of
-    "_agent", "_api", "_change", "_cli", "_drift", "_enrollment", "_facts", "_http", "_line", "_observe", "_plan", "_reach", "_services", "_step",
-    "_verify", "_wgconf")
+    "_agent", "_api", "_change", "_cli", "_drift", "_enrollment", "_facts", "_http", "_line", "_observe", "_plan",
+    "_proof", "_reach", "_services", "_step", "_verify", "_wgconf")
 ROLE_FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles/gatecontrol/files")  # on the controller
 MARKER = "gatecontrol-agent:"  # begins the one line of JSON that verify and confirm answer, whatever a banner prints before
 
@@ -97,7 +97,7 @@ def wanted(params):
     """What verify compares a host with, from options as HOST_INFO has them; no secret. Raises ValueError as normal_url does.
 
     {"state", "url", "interface", "check": bool, "token": SHA-256 or None, "fields": peer_fields or None, "settings": SHA-256 of settings_text,
-    "files": {path: program_digest}}
+    "files": {path: program_digest}}; who asks adds "challenge" (see _proof)
     """
     texts = dict({LIBRARY_FILE % name: text for name, text in sources().items()}, **(params.get("units") or {}))
     if params.get("launcher"):

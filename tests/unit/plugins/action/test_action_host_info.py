@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info as action_module
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _play, _verify
 
 from connections import AGENT, Connection, action
 
@@ -47,9 +47,9 @@ def test_the_agent_is_asked_with_digests_and_no_module_is_sent(script, tmp_path)
     assert len(connection.commands) == 1 and "secret" not in connection.commands[0] and TOKEN not in connection.commands[0]
     verb, words = (tmp_path / "words").read_text("ascii").split()
     wanted = json.loads(base64.b64decode(words))
-    assert verb == "verify" and wanted == _verify.wanted(
+    assert verb == "verify" and wanted == dict(_verify.wanted(
         {"url": "https://gate.example.com/", "token_digest": _enrollment.digest(TOKEN), "settings": settings, "launcher": "print()\n",
-         "units": {"/etc/a.timer": "x"}})
+         "units": {"/etc/a.timer": "x"}}), challenge=_play.CHALLENGE)
     assert "secret" not in json.dumps(result) and TOKEN not in json.dumps(result)
 
 
