@@ -276,9 +276,8 @@ class Api:
 
     # -- peers API
 
-    def peers(self, page_size=PAGE):
-        """Every peer, page by page as they are asked for: the server gives no total, so the last page is the one that is not full."""
-        offset = 0
+    def peers(self, page_size=PAGE, offset=0):
+        """Every peer from an offset on, page by page as they are asked for: the server gives no total, so the last page is the one that is not full."""
         while True:
             answer = self.call("listing the peers", "GET", PEERS, query={"limit": page_size, "offset": offset})[1]
             page = self._checked("listing the peers", answer, peers=list)["peers"]

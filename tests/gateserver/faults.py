@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import copy
 import fnmatch
+import json
 
 from aiohttp import web
 
@@ -39,13 +41,15 @@ class Fault:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError("there is no fault %s; there are %s" % (self.kind, ", ".join(KINDS)))
-        self.when = self.when or ("after" if self.kind in ("delay", "drip", "cut", "wrong-hash", "config") else "before")
+        self.when = self.when or ("after" if self.kind in ("delay", "drip", "cut", "wrong-hash", "config", "set") else "before")
         if self.when not in ("before", "after"):
             raise ValueError("a fault comes before or after, not %s" % self.when)
         if self.kind == "config" and self.how not in CONFIG_SPOILERS and self.text is None:
             raise ValueError("a config fault needs a text, or to be told how: " + ", ".join(CONFIG_SPOILERS))
         if self.kind == "redirect" and not self.url:
             raise ValueError("a redirect fault needs a URL to lead to")
+        if self.kind in ("set", "lie") and not isinstance(json.loads(self.text or "{}"), dict):
+            raise ValueError("the text of this fault is a JSON object")
 
     def takes(self, method: str, path: str, token: str) -> bool:
         """Whether this request is spoiled; counts it if so."""
@@ -72,6 +76,10 @@ class Fault:
         if self.kind == "redirect":
             return Reply(self.status or 307, "Temporary Redirect", {
                 "Location": self.url.rstrip("/") + path, "Content-Type": "text/plain; charset=utf-8"})
+        if self.kind == "lie":
+            return Reply(200, {"ok": True, **json.loads(self.text or "{}")})
+        if isinstance(reply.body, dict) and self.kind == "set":
+            return reply._replace(body=self._with_fields(reply.body))
         if isinstance(reply.body, dict) and self.kind == "wrong-hash" and "hash" in reply.body:
             return reply._replace(body=dict(reply.body, hash=wgtext.config_hash("another text")))
         if isinstance(reply.body, dict) and self.kind == "config" and "config" in reply.body:
@@ -81,6 +89,19 @@ class Fault:
                 body["hash"] = wgtext.config_hash(text)
             return reply._replace(body=body)
         return reply
+
+    def _with_fields(self, body: dict) -> dict:
+        body = copy.deepcopy(body)
+        for path, value in json.loads(self.text or "{}").items():
+            *folders, name = path.split(".")
+            inside = body
+            for folder in folders:
+                inside = inside.setdefault(folder, {})
+            if value is None:
+                inside.pop(name, None)
+            else:
+                inside[name] = value
+        return body
 
     async def send(self, request, response: web.Response) -> web.StreamResponse:
         """Sends the answer the way this fault wants it."""

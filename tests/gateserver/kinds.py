@@ -12,6 +12,8 @@ KINDS = {
     "wrong-hash": "answers with a hash that does not fit the config",
     "config": "answers with the config spoiled as --how says, or with --text, and the hash of that",
     "redirect": "answers --status (307), to the same path on --to",
+    "set": "sets the fields of --text (JSON; peer.id is inside peer, null takes it away) in the real answer",
+    "lie": "answers 200 with {\"ok\": true} and the fields of --text (JSON), and nothing happens",
 }
 SHORT_KEY = "c2hvcnQ="
 
