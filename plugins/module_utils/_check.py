@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from . import _api, _fleet, _session, _wgconf
+from . import _api, _fleet, _http, _session, _wgconf
 
 MOST = 25  # requests of one check, beside its one login
 KNOWN = "1.118.2"  # the latest release whose behaviour is known
@@ -48,7 +48,8 @@ class Tally:
 
     def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time):
         self.most, self.clock, self.now = most, clock, now
-        self.requests, self.answers, self.slowest, self.date, self.certificate = 0, 0, (0.0, ""), None, None
+        self.requests, self.answers, self.slowest = 0, 0, (0.0, "")
+        self.date = self.certificate = None
 
     @property
     def left(self) -> int:
@@ -56,38 +57,31 @@ class Tally:
         return self.most - self.requests
 
 
-class Counted:
-    """A transport whose requests are counted in a Tally; raises NotApplicable where no more may be sent."""
+class Counted(_http.HttpTransport):
+    """The transport, with its requests counted in a Tally; raises NotApplicable where no more may be sent."""
 
-    def __init__(self, transport, tally: Tally):
-        self.transport, self.tally = transport, tally
+    def __init__(self, options: dict, tally: Tally):
+        super().__init__(_http.complete(options))
+        self.tally = tally
 
-    def __getattr__(self, name: str):
-        return getattr(self.transport, name)
+    def _connect(self, deadline: float) -> None:
+        super()._connect(deadline)
+        if self.connection.tls:
+            self.tally.certificate = self.connection.tls.getpeercert() or {}
 
-    def request(self, method: str, path: str, headers: dict, body=None):
-        """As the transport's own."""
-        return self._counted(self.transport.request, method, path, headers, body)
-
-    def exchange(self, method: str, path: str, headers: dict, body=None):
-        """As the transport's own."""
-        return self._counted(self.transport.exchange, method, path, headers, body)
-
-    def _counted(self, send, method: str, path: str, headers: dict, body):
+    def exchange(self, method: str, path: str, headers: dict, body=None, deadline: float | None = None):
+        """As HttpTransport's."""
         tally = self.tally
         if tally.left <= 0:
             raise NotApplicable(f"not asked: the {tally.most} requests that a check may send are used up")
         tally.requests += 1
         begun = tally.clock()
-        response = send(method, path, headers, body)
+        response = super().exchange(method, path, headers, body, deadline)
         took = tally.clock() - begun
         tally.answers += 1
         tally.slowest = max(tally.slowest, (took, path.split("?")[0]))
         date = email.utils.parsedate_tz(response.headers.get("date", ""))
         tally.date = (email.utils.mktime_tz(date) - tally.now() + took / 2) if date else tally.date
-        sock = getattr(getattr(self.transport, "connection", None), "sock", None)
-        if isinstance(sock, ssl.SSLSocket):
-            tally.certificate = sock.getpeercert() or {}
         return response
 
 
@@ -141,7 +135,7 @@ class Check:
     def __init__(self, options: dict, secrets: dict, intervals: tuple = (60, 300), tally: Tally | None = None):
         self.options, self.secrets, self.intervals = dict(options, max_wait=0), secrets, intervals
         self.tally, self.points = tally or Tally(), Points()
-        self.transport = Counted(_api.HttpTransport(_api.complete(self.options)), self.tally)
+        self.transport = Counted(self.options, self.tally)
         self.admin = self.peers_api = self.client = None
         self.version = self.offset = self.limit = self.count = self.user = self.bound = None
         self.full, self.listing, self.logins = False, [], 0
@@ -410,4 +404,4 @@ def is_left(peer: dict) -> bool:
 
 def _shown(text) -> str:
     """A foreign text as it may stand in a line."""
-    return _api._shown(str(text))[:80]
+    return _http.shown(str(text))[:80]

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-from . import _api, _check, _trial
+from . import _api, _check, _http, _trial
 
 # The package of this folder, under a name of its own and with the standard library alone.
 BEGIN = ("import sys, types; package = types.ModuleType('gatecontrol'); package.__path__ = [sys.argv[1]]; sys.modules['gatecontrol'] = package; "
@@ -35,7 +35,7 @@ def run(given: dict) -> dict:
 
     Raises ApiError (protocol) where the process did not answer, within the time that all its requests may take.
     """
-    most = (_check.MOST + 5) * (int(given["options"].get("timeout") or _api.DEFAULTS["timeout"]) + 5)
+    most = (_check.MOST + 5) * (int(given["options"].get("timeout") or _http.DEFAULTS["timeout"]) + 5)
     argv = [sys.executable, "-IS", "-c", BEGIN, os.path.dirname(os.path.abspath(__file__))]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         watch = threading.Timer(most, process.terminate)
