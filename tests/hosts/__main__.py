@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import images
+import vm
 from machine import HostsError, MissingError, require, say
 from room import Room, runs
 
@@ -31,7 +32,7 @@ def arguments() -> argparse.ArgumentParser:
     image.add_argument("--ready", action="store_true", help="the variant with WireGuard installed")
     up = add("up", "start hosts, wait until they take SSH, write inventory.yml and run.json", "RUN")
     up.add_argument(
-        "--hosts", nargs="+", required=True, metavar="NAME:SUITE[:ready]", help="such as web1:bookworm or web[01:20]:trixie:ready"
+        "--hosts", nargs="+", required=True, metavar="NAME:SUITE[:KIND]", help="such as web1:bookworm or web[01:20]:trixie:ready"
     )
     up.add_argument("--server", action="store_true", help="also make a network namespace for a server")
     up.add_argument("--routed", action="store_true", help="put a router between the machine and the hosts")
@@ -39,9 +40,12 @@ def arguments() -> argparse.ArgumentParser:
     add("down", "remove a run and all it made", "RUN")
     reboot = add("reboot", "reboot a host and wait for it", "RUN", "HOST")
     reboot.add_argument("--hard", action="store_true", help="cut its power instead of shutting it down")
+    reboot.add_argument("--power", metavar="JSON", help="of a virtual machine: append (to its kernel's command line), rtc (its clock's time), address (CIDR)")
     reboot.add_argument("--no-wait", dest="wait", action="store_false", help="return once it boots, reachable or not")
     add("block", "drop new SSH connections to a host; open ones stay", "RUN", "HOST")
     add("unblock", "let new SSH connections to a host pass again", "RUN", "HOST")
+    monitor = add("monitor", "give a virtual machine's qemu a command: stop (its clocks stand still), cont", "RUN", "HOST")
+    monitor.add_argument("word", metavar="WORD")
     execute = add("exec", "run a command on a host as root", "RUN", "HOST")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
     ca = add("ca", "make a CA and a server certificate in the run's folder tls/; print that folder", "RUN")
@@ -61,7 +65,7 @@ def perform(options: argparse.Namespace) -> int:
         return 0
     if command == "image":
         require("podman")
-        kinds = [(suite, options.ready) for suite in options.suites or images.SUITES]
+        kinds = [(suite, "ready" if options.ready else "") for suite in options.suites or images.SUITES]
         print("\n".join(images.ensure_all(kinds).values()))
         return 0
     if command == "clean":
@@ -72,7 +76,7 @@ def perform(options: argparse.Namespace) -> int:
             Room(name, options.dir).down()
             say(f"removed run {name}")
         if options.images:
-            for name in images.remove_all():
+            for name in [*images.remove_all(), *vm.remove_images()]:
                 say(f"removed {name}")
         return 0
     room = Room(options.run, options.dir)
@@ -82,9 +86,11 @@ def perform(options: argparse.Namespace) -> int:
         require()
         room.down()
     elif command == "reboot":
-        room.reboot(options.host, options.hard, options.wait)
+        room.reboot(options.host, options.hard, options.wait, vm.power(options.power))
     elif command in ("block", "unblock"):
         room.block(options.host, command == "block")
+    elif command == "monitor":
+        room.machine(*room.host(options.host)).tell(options.word)
     elif command == "exec":
         argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
         return room.execute(options.host, argv)

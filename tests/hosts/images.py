@@ -37,6 +37,7 @@ BASE = (
 )
 # what an enrollment may install: archives in the plain image, installed in the ready one
 TUNNEL = ("nftables", "openresolv", "wireguard-go", "wireguard-tools")
+INSTALLED = {"ready": TUNNEL}  # what an image of a kind has installed over the plain one
 BORROWED = {"bullseye": ("bookworm", "wireguard-go")}  # what a suite lacks, and whose it takes
 MAINTAINER = "callmetechie.gatecontrol contributors <root@localhost>"
 PRIVATE = "/usr/lib/wireguard-go"  # where a borrowed program lies with the libraries it needs
@@ -82,12 +83,12 @@ def recipe(suite: str) -> list[str]:
     ]
 
 
-def image_name(suite: str, ready: bool = False) -> str:
+def image_name(suite: str, kind: str = "") -> str:
     """Name of an image; its digest covers all that goes in, so a changed recipe is a new image."""
     parts = [part for part in recipe(suite) if str(SCRIPT) not in part]
     parts += [SCRIPT.read_text("utf-8"), *TUNNEL, *([inspect.getsource(borrow), *BORROWED[suite]] if suite in BORROWED else [])]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-    return f"{REPOSITORY}:{suite}-{digest}{'-ready' if ready else ''}"
+    return f"{REPOSITORY}:{suite}-{digest}{kind and '-' + kind}"
 
 
 def exists(image: str) -> bool:
@@ -95,24 +96,24 @@ def exists(image: str) -> bool:
     return podman("image", "exists", image, check=False).returncode == 0
 
 
-def ensure(suite: str, ready: bool = False) -> str:
-    """Build the image unless it is there; return its name."""
-    image = image_name(suite, ready)
-    with lock(f"image-{suite}{'-ready' if ready else ''}"):
+def ensure(suite: str, kind: str = "") -> str:
+    """Build the image of a kind (see INSTALLED; "": plain) unless it is there; return its name."""
+    image = image_name(suite, kind)
+    with lock(f"image-{suite}{kind and '-' + kind}"):
         if exists(image):
             return image
         start = time.monotonic()
         say(f"building {image}")
-        if ready:
-            install(ensure(suite), image)
+        if kind:
+            install(ensure(suite), image, INSTALLED[kind])
         else:
             bootstrap(suite, image)
         say(f"built {image} in {time.monotonic() - start:.0f} s")
     return image
 
 
-def ensure_all(kinds: Iterable[tuple[str, bool]]) -> dict[tuple[str, bool], str]:
-    """Ensure several images (suite, ready) at once; return their names."""
+def ensure_all(kinds: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Ensure several images (suite, kind) at once; return their names."""
     wanted = sorted(kinds)
     with ThreadPoolExecutor(len(SUITES)) as pool:
         return dict(zip(wanted, pool.map(lambda kind: ensure(*kind), wanted), strict=True))
@@ -143,7 +144,7 @@ def borrow(suite: str, program: str, folder: Path) -> None:
         path.mkdir(parents=True)
     script = f"cp -L $(ldd /usr/bin/{program} | grep -o '/[^ ]*') /usr/bin/{program} /out; "
     script += f"dpkg-query --show --showformat='${{Version}} ${{Architecture}}' {program}"
-    container = ["--rm", "--network", "none", *LIMITS, "--volume", f"{private}:/out", ensure(suite, ready=True)]
+    container = ["--rm", "--network", "none", *LIMITS, "--volume", f"{private}:/out", ensure(suite, "ready")]
     version, architecture = podman("run", *container, "sh", "-ec", script).stdout.split()
     loader = next(private.glob("ld-*"))
     run("patchelf", "--set-interpreter", f"{PRIVATE}/{loader.name}", "--set-rpath", PRIVATE, str(private / program))
@@ -158,10 +159,10 @@ def borrow(suite: str, program: str, folder: Path) -> None:
     (folder / "Packages").write_text(index, encoding="utf-8")
 
 
-def install(plain: str, image: str) -> None:
-    """Make the ready image: the plain one with the prefetched packages installed, without network."""
+def install(plain: str, image: str, packages: Iterable[str]) -> None:
+    """Make an image of the plain one with prefetched packages installed, without network."""
     container = f"gc-image-{os.getpid()}-{image.rpartition(':')[2]}"
-    command = ["apt-get", "--yes", "install", *TUNNEL]
+    command = ["apt-get", "--yes", "install", *packages]
     try:
         podman("run", "--name", container, "--network", "none", *LIMITS, "--env", "DEBIAN_FRONTEND=noninteractive", plain, *command)
         podman("commit", "--quiet", container, image)
@@ -174,7 +175,7 @@ def remove_all() -> list[str]:
     if not shutil.which("podman"):
         return []
     names = podman("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={REPOSITORY}").stdout.split()
-    # the ready image lies on the plain one
-    for name in sorted(names, key=lambda name: not name.endswith("-ready")):
+    # the others lie on the plain one
+    for name in sorted(names, key=lambda name: not name.endswith(tuple(f"-{kind}" for kind in INSTALLED))):
         podman("rmi", "--force", name)
     return names

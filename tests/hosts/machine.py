@@ -22,6 +22,9 @@ PACKAGES = {  # command -> Debian package that carries it
     "patchelf": "patchelf",
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mke2fs": "e2fsprogs",
 }
 # podman's defaults may exceed the machine's own limits, which fails without CAP_SYS_RESOURCE
 LIMITS = ("--ulimit", "nproc=30000:30000", "--ulimit", "nofile=1024:20000")

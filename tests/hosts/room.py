@@ -16,11 +16,13 @@ from pathlib import Path
 
 import images
 import network
+import vm
 import yaml
 from machine import HostsError, init_command, lock, podman, prepare_limits, require, run, say, system_arguments
 
 BOOT_TIMEOUT = 120  # seconds; 40 hosts at once on two cores need 60
 PARALLEL = 8
+VM = "vm"  # the kind of a host that is a virtual machine
 GATEWAY = "gateway.test"  # the hosts' name for the server, or for the machine where there is none
 RUN_NAME = re.compile(r"[a-z0-9_]{1,24}")
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -29,31 +31,32 @@ RANGE = re.compile(r"(?P<before>.*)\[(?P<first>\d+):(?P<last>\d+)\](?P<after>.*)
 
 @dataclass
 class Host:
-    """One host of a run; container and namespace have the same name."""
+    """One host of a run; container and namespace have the same name. kind: "" plain, "vm", or one of images.INSTALLED."""
 
     name: str
     suite: str
-    ready: bool
+    kind: str
     address: str
     container: str
     image: str
 
 
-def parse_hosts(texts: list[str]) -> list[tuple[str, str, bool]]:
-    """Read NAME:SUITE[:ready], where NAME may hold a range such as web[01:20]; return name, suite, ready of each host."""
-    found: list[tuple[str, str, bool]] = []
+def parse_hosts(texts: list[str]) -> list[tuple[str, str, str]]:
+    """Read NAME:SUITE[:KIND], where NAME may hold a range such as web[01:20]; return name, suite, kind of each host."""
+    found: list[tuple[str, str, str]] = []
     for text in texts:
-        match = re.fullmatch(r"(?P<name>[^:\[]+(?:\[\d+:\d+\][^:]*)?):(?P<suite>[a-z]+)(?P<ready>:ready)?", text)
-        if not match:
+        match = re.fullmatch(r"(?P<name>[^:\[]+(?:\[\d+:\d+\][^:]*)?):(?P<suite>[a-z]+)(:(?P<kind>[a-z]+))?", text)
+        if not match or match["kind"] not in (None, VM, *images.INSTALLED):
             raise HostsError(
-                f"{text!r} is no host: write NAME:SUITE or NAME:SUITE:ready, such as web1:bookworm or web[01:20]:trixie:ready."
+                f"{text!r} is no host: write NAME:SUITE or NAME:SUITE:KIND, such as web1:bookworm or web[01:20]:trixie:ready; "
+                f"kinds are {VM}, {', '.join(images.INSTALLED)}."
             )
         names = [match["name"]]
         if part := RANGE.fullmatch(match["name"]):
             numbers = range(int(part["first"]), int(part["last"]) + 1)
             names = [f"{part['before']}{number:0{len(part['first'])}}{part['after']}" for number in numbers]
-        found += [(name, match["suite"], bool(match["ready"])) for name in names]
-    names = [name for name, _suite, _ready in found]
+        found += [(name, match["suite"], match["kind"] or "") for name in names]
+    names = [name for name, _suite, _kind in found]
     for name in names:
         if not HOST_NAME.fullmatch(name) or name in ("server", "router"):
             raise HostsError(f"{name!r} cannot be a host's name: lower-case letters, digits and hyphens, and not server or router.")
@@ -142,7 +145,9 @@ class Room:
         specs = parse_hosts(wanted)
         start = time.monotonic()
         prepare_limits()
-        built = images.ensure_all({(suite, ready) for _name, suite, ready in specs})
+        kinds = {(suite, kind) for _name, suite, kind in specs}
+        built = images.ensure_all(kind for kind in kinds if kind[1] != VM)
+        built |= {(suite, kind): str(vm.ensure(suite)) for suite, kind in kinds if kind == VM}
         self.down()
         try:
             with lock("network"):
@@ -153,8 +158,8 @@ class Room:
                 net.attach_server()
                 say(f"{self.name}: namespace {net.server} has {net.server_address}")
             hosts = [
-                Host(name, suite, ready, net.address(number), f"gc-{self.name}-{name}", built[suite, ready])
-                for number, (name, suite, ready) in enumerate(specs)
+                Host(name, suite, kind, net.address(number), f"gc-{self.name}-{name}", built[suite, kind])
+                for number, (name, suite, kind) in enumerate(specs)
             ]
             self.folder.mkdir(parents=True)
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"gatecontrol-{self.name}", "-f", str(self.key))
@@ -179,6 +184,8 @@ class Room:
 
     def start(self, net: network.Network, host: Host, names_file: str) -> str:
         """Make a host's namespace and container, put its own files in, start it; return its line for known_hosts."""
+        if host.kind == VM:
+            return self.start_machine(net, host, names_file)
         net.attach(host.container, host.address)
         arguments = ["--name", host.container, "--hostname", host.name, "--label", f"gatecontrol.run={self.name}"]
         arguments += ["--network", f"ns:{network.NAMESPACES / host.container}", *system_arguments()]
@@ -199,9 +206,34 @@ class Room:
         podman("start", host.container)
         return f"{host.address} {public[0]} {public[1]}\n"
 
+    def machine(self, net: network.Network, host: Host) -> vm.Machine:
+        """A host that is a virtual machine."""
+        if host.kind != VM:
+            raise HostsError(f"{host.name} is no virtual machine.")
+        return vm.Machine(host.name, host.suite, int(host.address.rpartition(".")[2]), host.address, self.folder / "vm" / host.name, net)
+
+    def start_machine(self, net: network.Network, host: Host, names_file: str) -> str:
+        """The same for a virtual machine."""
+        host_key = self.folder / f"{host.name}.key"
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", str(host_key))
+        public = host_key.with_suffix(".key.pub").read_text("utf-8")
+        files = {
+            "/etc/ssh/ssh_host_ed25519_key": (host_key.read_text("utf-8"), 0o600),
+            "/etc/ssh/ssh_host_ed25519_key.pub": (public, 0o644),
+            "/home/ops/.ssh/authorized_keys": (self.key.with_suffix(".pub").read_text("utf-8"), 0o600),
+            "/etc/hosts": (names_file, 0o644),
+            "/etc/hostname": (f"{host.name}\n", 0o644),
+        }
+        machine = self.machine(net, host)
+        machine.make(files)
+        machine.start()
+        kind, key = public.split()[:2]
+        return f"{host.address} {kind} {key}\n"
+
     def wait(self, host: Host) -> None:
         """Wait until a host takes SSH and its systemd has started all it has to."""
-        end = time.monotonic() + BOOT_TIMEOUT
+        limit = vm.BOOT_TIMEOUT if host.kind == VM else BOOT_TIMEOUT
+        end = time.monotonic() + limit
         words = "no answer on port 22"
         while time.monotonic() < end:
             if self.answers(host.address):
@@ -214,8 +246,15 @@ class Room:
                         say(f"{self.name}: {host.name} is degraded: {' / '.join(failed.split(chr(10)))}")
                     return
             time.sleep(0.3)
+        raise HostsError(f"Host {host.name} did not come up within {limit} s: {words} / {self.last_words(host)}")
+
+    def last_words(self, host: Host) -> str:
+        """The end of what a host wrote while it booted."""
+        if host.kind == VM:
+            lines = (self.folder / "vm" / host.name / "console.log").read_text("utf-8", "replace").splitlines()
+            return " / ".join(line.strip() for line in lines[-5:])
         log = podman("logs", "--tail", "5", host.container, check=False)
-        raise HostsError(f"Host {host.name} did not come up within {BOOT_TIMEOUT} s: {words} / {(log.stdout + log.stderr).strip()}")
+        return (log.stdout + log.stderr).strip()
 
     @staticmethod
     def answers(address: str) -> bool:
@@ -227,20 +266,32 @@ class Room:
         except OSError:
             return False
 
-    def reboot(self, name: str, hard: bool = False, wait: bool = True) -> None:
+    def reboot(self, name: str, hard: bool = False, wait: bool = True, power: vm.Power | None = None) -> None:
         """Reboot a host: systemd goes down in order (or power is cut), and all that lives in the kernel's network is gone.
 
         Without `wait` it returns once the host boots: for a host that may not be reached then.
         """
         net, host = self.host(name)
         start = time.monotonic()
-        podman(*(["kill", host.container] if hard else ["stop", "--time", "60", host.container]))
-        podman("wait", host.container)
-        net.attach(host.container, host.address)
-        podman("start", host.container)
+        if host.kind == VM:
+            self.reboot_machine(self.machine(net, host), host, hard, power)
+        else:
+            podman(*(["kill", host.container] if hard else ["stop", "--time", "60", host.container]))
+            podman("wait", host.container)
+            net.attach(host.container, host.address)
+            podman("start", host.container)
         if wait:
             self.wait(host)
         say(f"{self.name}: {name} {'is back' if wait else 'boots'} after {time.monotonic() - start:.1f} s")
+
+    def reboot_machine(self, machine: vm.Machine, host: Host, hard: bool, power: vm.Power | None) -> None:
+        """The same of a virtual machine, which then has the clock, the kernel's words and the address of `power`."""
+        if not hard:
+            self.ssh(host, "sudo", "systemctl", "poweroff")
+            if not machine.ended(120):
+                raise HostsError(f"Host {host.name} did not go down within 120 s: {self.last_words(host)}")
+        machine.cut()
+        machine.start(power)
 
     def block(self, name: str, blocked: bool) -> None:
         """Keep new SSH connections from a host, or let them pass again."""
@@ -251,6 +302,9 @@ class Room:
     def execute(self, name: str, command: list[str]) -> int:
         """Run a command on a host as root, with this process's own standard streams; return its status."""
         _net, host = self.host(name)
+        if host.kind == VM:
+            words = ["ssh", *self.ssh_options(), "-i", str(self.key), "-o", "BatchMode=yes", f"ops@{host.address}", "sudo", shlex.join(command)]
+            return subprocess.run(words, check=False).returncode
         return subprocess.run(["podman", "exec", "--interactive", host.container, *command], check=False).returncode
 
     def down(self) -> None:
@@ -259,6 +313,7 @@ class Room:
             containers = podman("ps", "--all", "--quiet", "--filter", f"label=gatecontrol.run={self.name}", check=False).stdout.split()
             if containers:
                 podman("rm", "--force", "--ignore", "--time", "0", *containers)
+        vm.remove(self.folder)
         network.remove(self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +43,6 @@ class Power:
     append: str = ""
     rtc: str = "utc"
     address: str = ""
-    unknown: dict = field(default_factory=dict)
 
 
 def recipe(suite: str) -> list[str]:

@@ -10,9 +10,12 @@ printf 'ops ALL=(ALL) NOPASSWD: ALL\n' > "$root/etc/sudoers.d/ops"
 chmod 0440 "$root/etc/sudoers.d/ops"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname"
 : > "$root/etc/machine-id"
-for unit in apt-daily.timer apt-daily-upgrade.timer man-db.timer fstrim.timer e2scrub_all.timer; do
+for unit in apt-daily.timer apt-daily-upgrade.timer man-db.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service dev-hugepages.mount; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
+
+# Debian's many profiles take AppArmor half a minute under software emulation; those of wg and wg-quick are what is asked of here.
+find "$root/etc/apparmor.d" -maxdepth 1 -type f -delete
 
 # What is this machine's own lies as an archive on a second disk.
 install -m 0755 /dev/stdin "$root/usr/local/sbin/host-seed" <<'SEED'

@@ -332,7 +332,7 @@ def test_without_root_hosts_are_refused_and_certificates_made(monkeypatch, tmp_p
 def test_ranges_of_hosts():
     from room import parse_hosts
 
-    names = [name for name, _suite, _ready in parse_hosts(["web[08:11]:trixie:ready"])]
+    names = [name for name, _suite, _kind in parse_hosts(["web[08:11]:trixie:ready"])]
     assert names == ["web08", "web09", "web10", "web11"]
 
 
