@@ -87,7 +87,7 @@ def _address(make):
                 return str(make(value))
         except ValueError:
             pass
-        raise ValueError("has %r, which is not an IP address or network" % value)
+        raise ValueError("has a value that is not an IP address or network")
     return check
 
 
@@ -99,7 +99,7 @@ def _dns(value):
     if _LITERAL.fullmatch(value):
         return _address(ipaddress.ip_address)(value)
     if not _HOST.fullmatch(value):
-        raise ValueError("has %r, which is neither an address nor a domain" % value)
+        raise ValueError("has a value that is neither an address nor a domain")
     return value
 
 
@@ -185,7 +185,7 @@ def parse(text, allow_hooks=False):
                 target.setdefault(name, []).append(value)
                 continue
             if name not in _KEYS[section]:
-                shown = name if re.fullmatch(r"[A-Za-z]{1,30}", name) else "this key"
+                shown = name if re.fullmatch(r"[A-Za-z]{1,19}", name) else "this key"  # a name is shorter than a key or a piece of one
                 raise ConfigError("%s is not allowed in [%s]" % (shown, section.capitalize()), number)
             if name in seen and name not in LISTS:
                 raise ConfigError("a second %s" % name, number)

@@ -55,7 +55,9 @@ options:
     description: Name or number of the file's group.
     type: str
   mode:
-    description: The file's mode as four octal digits.
+    description:
+      - The file's mode, as a text of octal digits that begins with 0, such as V('0640'), or symbolic, such as V(u=rw,g=r,o=).
+      - Without quotes YAML makes another number of V(0640), so what does not begin with 0 is refused.
     type: str
     default: "0600"
   backup:
@@ -132,6 +134,9 @@ import grp
 import os
 import pwd
 import re
+import stat
+
+from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _observe, _options, _plan, _reach, _wgconf
 
@@ -169,9 +174,20 @@ def wanted_rights(params):
             return None if value is None else int(value) if value.isdigit() else named(value)[2]
         except KeyError:
             raise _api.ApiError("%s %s does not exist on this host; correct it" % (name, value), "options")
-    if not re.fullmatch("[0-7]{3,4}", params["mode"]):
-        raise _api.ApiError("mode %s is not a number such as 0600; correct it" % params["mode"], "options")
-    return int(params["mode"], 8), number("owner", pwd.getpwnam), number("group", grp.getgrnam)
+    return wanted_mode(params), number("owner", pwd.getpwnam), number("group", grp.getgrnam)
+
+
+def wanted_mode(params):
+    """The mode as a number; a symbolic one starts from that of the file, from 0600 where there is none. Raises ApiError (options) for what is none."""
+    mode = params["mode"]
+    if re.fullmatch("0[0-7]{3}", mode):
+        return int(mode, 8)
+    if re.fullmatch("[ugoa]*[-+=][rwxXst]*(?:,[ugoa]*[-+=][rwxXst]*)*", mode):
+        there = params["dest"] and os.path.exists(params["dest"])
+        now = os.stat(params["dest"]) if there else os.stat_result((stat.S_IFREG | 0o600,) + (0,) * 9)
+        return AnsibleModule._symbolic_mode_to_octal(now, mode)
+    raise _api.ApiError("mode %s is neither a text of four octal digits that begins with 0, nor symbolic: without quotes YAML makes another number of 0640; "
+                        "write mode: '0640' or mode: u=rw,g=r,o=" % re.sub("[^0-9A-Za-z=+,-]", "?", mode)[:12], "options")
 
 
 def rights_differ(dest, rights):

@@ -71,7 +71,10 @@ def test_mode_owner_group_and_backup(host, alone, dest):
     host.ok("config", dest=str(dest), mode="0640", owner="nobody", group="65534", **alone)
     seen = dest.stat()
     assert seen.st_mode & 0o777 == 0o640 and (seen.st_uid, seen.st_gid) == (65534, 65534)
-    assert not host.ok("config", dest=str(dest), mode="640", owner="65534", group="nogroup", **alone)["changed"]
+    assert not host.ok("config", dest=str(dest), mode="0640", owner="65534", group="nogroup", **alone)["changed"]
+    assert not host.ok("config", dest=str(dest), mode="u=rw,g=r,o=", **alone)["changed"]
+    assert host.ok("config", dest=str(dest), mode="g+w,o+r", **alone)["changed"] and dest.stat().st_mode & 0o777 == 0o664
+    host.ok("config", dest=str(dest), mode="0640", **alone)
     checked = host.ok("config", check=True, dest=str(dest), **alone)
     assert checked["changed"] and dest.stat().st_mode & 0o777 == 0o640
     before = dest.read_text()
@@ -81,9 +84,9 @@ def test_mode_owner_group_and_backup(host, alone, dest):
     assert open(result["backup_file"], encoding="ascii").read() == before and os.stat(result["backup_file"]).st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("given, word", [({"mode": "rw"}, "mode rw"), ({"mode": "9999"}, "mode 9999"),
-                                         ({"owner": "no-such"}, "owner no-such"),
-                                         ({"group": "no-such"}, "group no-such")])
+@pytest.mark.parametrize("given, word", [
+    ({"mode": "rw"}, "mode rw"), ({"mode": "9999"}, "mode 9999"), ({"mode": 0o640}, "mode 416"), ({"mode": "640"}, "mode 640"), ({"mode": "u=q"}, "mode u=q"),
+    ({"mode": "00640"}, "mode 00640"), ({"owner": "no-such"}, "owner no-such"), ({"group": "no-such"}, "group no-such")])
 def test_rights_that_are_none_are_told_before_anything_is_asked(gate, host, alone, dest, given, word):
     assert word in host.fails("config", "options", dest=str(dest), **alone, **given) and gate.calls() == []
 
