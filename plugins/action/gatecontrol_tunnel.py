@@ -7,20 +7,17 @@ from __future__ import annotations
 import time
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _options, _verify, _windows
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _gate, _options, _said, _verify, _windows
+from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils._gated import Gated
 
-MODULE = "callmetechie.gatecontrol.gatecontrol_tunnel"
+MODULE = "gatecontrol_tunnel"
 TIMEOUT, QUICK = 3, 3  # seconds for each of the first so many attempts to connect; a host that is slow to answer has the connection's own time from then on
 KEEPALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # so that a connection to a host that died ends by itself
 
 
-class ActionModule(ActionBase):
+class ActionModule(Gated):
     """Over SSH and on Windows: arm on the host, come back, ask for the verdict. Other connections: the module alone, with the server's answer as proof."""
-
-    _supports_check_mode = True
-    _supports_async = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
@@ -29,7 +26,7 @@ class ActionModule(ActionBase):
         if _verify.is_windows(self, task_vars):
             self._agent = _windows.command()
             result.update(_windows.ask(self, "change", {"state": params["state"], "interface": params["interface"], "timeout": params["confirm_timeout"]},
-                                       task_vars))
+                                       task_vars, _said.tunnel))
             change = result.pop("armed", None)
             if change:
                 self._confirm(change, started + params["confirm_timeout"] + 60, params["interface"], result)
@@ -40,9 +37,9 @@ class ActionModule(ActionBase):
             if params["ssh_connection"] is None:
                 # Asked without become: sudo does not pass it on.
                 done = self._low_level_execute_command("echo \"$SSH_CONNECTION\"", sudoable=False)
-                arguments["ssh_connection"] = (done.get("stdout_lines") or [""])[-1].strip()
+                arguments["ssh_connection"] = _said.ssh_connection(done.get("stdout") or "")
             arguments["arm"] = params["state"] == "up"
-        result.update(self._execute_module(MODULE, arguments, task_vars=task_vars))
+        result.update(self.module(MODULE, arguments, task_vars))
         change = result.pop("armed", None)
         if change and not result.get("failed"):
             self._confirm(change, started + params["confirm_timeout"] + 60, params["interface"], result)
@@ -83,5 +80,10 @@ class ActionModule(ActionBase):
         done = self._low_level_execute_command("%s confirm %s" % (self._agent, word))
         output = done.get("stdout") or ""
         if _verify.MARKER not in output:
-            raise AnsibleError(((done.get("stderr") or output).strip() or "no answer").splitlines()[-1])
-        return _verify.marked(output)
+            said = (done.get("stderr") or output).strip()
+            raise AnsibleError(_gate.clean(said[-2000:].splitlines()[-1] if said else "no answer", 300) or "no answer")
+        try:
+            answer = _gate.marked(output, _verify.MARKER)
+            return answer and _said.CONFIRM_ANSWER(answer)
+        except _gate.Refused as err:
+            raise AnsibleError(f"the agent's answer is not of the form it must have: {err}") from None

@@ -36,19 +36,6 @@ HOST_INFO = dict(
     controller={"type": "dict"}, peer_fields={"type": "str"}, check={"type": "bool", "default": True})
 
 
-def marked(text):
-    """The object that verify or confirm answered, None where there is none; what banners print is passed over."""
-    for line in text.splitlines():
-        if line.startswith(MARKER):
-            try:
-                value = json.loads(line[len(MARKER):])
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                return value
-    return None
-
-
 def settings_text(settings):
     """The canonical text of the agent's settings: two settings are the same if these texts are."""
     return json.dumps({key: value for key, value in settings.items() if value is not None}, indent=1, sort_keys=True) + "\n"

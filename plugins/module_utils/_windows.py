@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 
-from . import _enrollment, _verify
+from . import _enrollment, _gate, _said, _verify
 
 AGENT = "C:\\ProgramData\\GateControl\\gatecontrol_agent.ps1"
 # A process of its own: a policy that forbids scripts does not count for it, and cmd, PowerShell and WinRM take the line alike.
@@ -32,20 +32,28 @@ def wanted(question):
     return dict(question, files={AGENT: _enrollment.digest(agent_text())} if question["files"] else {})
 
 
-def ask(action, verb, question, task_vars):
+def ask(action, verb, question, task_vars, read):
     """What the installed agent of this release answers; else what the collection's own does, which is sent in its place.
 
+    action: a Gated; read: what makes an answer of a dictionary that a host gave, it raises _gate.Refused.
     No answer of either is a failure, never "not enrolled": a damaged agent must not lead to a second peer.
     """
     word = base64.b64encode(json.dumps(question).encode("utf-8")).decode("ascii")
     check = " -WhatIf" if action._task.check_mode else ""
     done = action._low_level_execute_command(command(verb, word) + check)
-    answer = _verify.marked(done.get("stdout") or "")
-    if answer and answer.get("version", _verify.VERSION) == _verify.VERSION:
-        return dict(answer, asked="agent")
+    try:
+        answer = _gate.marked(done.get("stdout") or "", _verify.MARKER)
+        if answer and answer.get("version", _verify.VERSION) == _verify.VERSION:
+            return dict(read(answer), asked="agent")
+    except _gate.Refused:
+        pass  # a damaged agent
     done = action._execute_module("ansible.windows.win_powershell", {
         "script": agent_text(), "parameters": {"Command": verb, "Word": word}, "depth": 10}, task_vars=task_vars)
+    said = None
     if isinstance(done.get("result"), dict) and not done.get("failed"):
-        return dict(done["result"], asked="module")
-    said = "; ".join(str(error.get("exception", {}).get("message") or error) for error in done.get("error") or []) or done.get("msg") or "no answer"
+        try:
+            return dict(read(done["result"]), asked="module")
+        except _gate.Refused as err:
+            said = f"its answer is not of the form it must have: {err}"
+    said = said or _said.powershell_error(done)
     return {"failed": True, "msg": "the host could not be asked: %s; look into PowerShell on it" % said, "failure": {"kind": "settings", "status": None}}

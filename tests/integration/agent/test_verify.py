@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
-    _agent, _cli, _drift, _enrollment, _facts, _install, _verify)
+    _agent, _cli, _drift, _enrollment, _facts, _gate, _install, _said, _verify)
 
 from made_up_host import LAUNCHER, UNITS, enroll
 
@@ -30,8 +30,9 @@ def verify(gate, steady):
         words = base64.b64encode(json.dumps(wanted(steady, **options)).encode()).decode()
         status, text = _cli.command(steady.store, Clocked(steady), "verify", [words])
         assert status == 0 and steady.files() == before
-        answer = _verify.marked("Welcome to this host!\n" + text + "\nbye\n")
+        answer = _gate.marked("Welcome to this host!\n" + text + "\nbye\n", _verify.MARKER)
         assert answer["in_sync"] is (not answer["drift"]) and steady.token not in text
+        assert _said.VERIFY_ANSWER(answer) == dict(answer, drift=[_gate.clean(text) for text in answer["drift"]]), "a key that the gate does not know"
         return answer
     return ask
 

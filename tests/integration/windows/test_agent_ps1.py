@@ -28,7 +28,7 @@ for unix in ("fcntl", "pwd"):  # which the collection's code for Linux imports, 
 
 import powershell  # noqa: E402
 from gateserver import running  # noqa: E402
-from module_utils import _agent, _api, _enrollment, _peer, _verify, _wgconf  # noqa: E402
+from module_utils import _agent, _api, _enrollment, _gate, _peer, _said, _verify, _wgconf  # noqa: E402
 
 AGENT = CHECKOUT / "roles/gatecontrol/files/gatecontrol_agent.ps1"
 SHELLS = list(powershell.SHELLS)
@@ -70,8 +70,10 @@ class Host:
     def ask(self, verb, *words, **how):
         """The object behind the marker."""
         output = self.run(verb, *words, **how)[1]
-        answer = _verify.marked(output)
+        answer = _gate.marked(output, _verify.MARKER)
         assert answer is not None, output
+        read = {"verify": _said.VERIFY_ANSWER, "confirm": _said.CONFIRM_ANSWER}.get(verb, dict)
+        assert set(read(answer)) >= set(answer) - {"word"}, "a key that the gate does not know"
         return answer
 
     def question(self, verb, **wanted):

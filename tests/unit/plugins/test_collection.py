@@ -117,4 +117,4 @@ def test_a_steady_run_loads_little_of_the_collection():
         from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info
         print(*(name for name in sys.modules if ".gatecontrol.plugins.module_utils." in name))"""
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(collection.link())], capture_output=True, text=True, check=True)
-    assert sorted(word.rpartition(".")[2] for word in done.stdout.split()) == ["_enrollment", "_verify"]
+    assert sorted(word.rpartition(".")[2] for word in done.stdout.split()) == ["_enrollment", "_gate", "_play", "_proof", "_said", "_verify", "_wgconf"]

@@ -12,6 +12,15 @@ from ansible.template import Templar
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify
 
 AGENT = "/" + _verify.LAUNCHER
+HASH = "aa" * 32
+# A whole answer to verify, of a host that is as it should be.
+ANSWER = {
+    "version": _verify.VERSION, "in_sync": True, "drift": [], "codes": [], "enrolled": True, "peer_id": 4, "peer_name": "web01", "reporting": "full",
+    "url": "https://gate.example.com", "interface": "wg0", "hash": HASH, "status": "connected", "handshake_age": 12, "rx_bytes": 1, "tx_bytes": 2,
+    "peer_enabled": True, "last_beat": 990.5, "last_try": 990.5, "last_check": None, "not_before": 0, "now": 1000.0, "error": None, "refused": None,
+    "requests": 1, "verdict": None, "pending": False, "peer_fields": None, "server": {"asked": False}, "tunnel": {"action": "none", "reasons": []},
+    "host": {"system": "linux", "distribution": "debian", "like": [], "version": "12", "service_manager": "systemd", "fingerprint": "ab" * 32,
+             "hostname": "web01", "resolvectl": None, "homebrew": None, "needs": []}}
 
 
 class Connection:
@@ -60,7 +69,7 @@ class Connection:
 
 def action(kind, connection, **args):
     """The action with these arguments; sent: what its module was sent, answer: what that answers."""
-    task = mock.Mock(args=args, async_val=0, check_mode=False, environment=[], delegate_to=None, no_log=False, diff=False, action="x", collections=[])
+    task = mock.Mock(args=args, async_val=0, check_mode=False, environment=[], delegate_to=None, no_log=False, diff=False, action="callmetechie.gatecontrol.gatecontrol_host_info", collections=[])
     loader = DataLoader()
     made = kind(task, connection, PlayContext(), loader, Templar(loader), mock.Mock())
     made.sent, made.answer = [], {}

@@ -9,11 +9,9 @@ import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info as action_module
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _play, _verify
 
-from connections import AGENT, Connection, action
+from connections import AGENT, ANSWER, HASH, Connection, action
 
 NAME = "callmetechie.gatecontrol.gatecontrol_host_info"
-ANSWER = {"version": _verify.VERSION, "in_sync": True, "url": "https://gate.example.com", "drift": [], "reporting": "full", "peer_id": 4, "hash": "aa",
-          "now": 1000.0, "last_check": None}
 TOKEN = "gc_" + "ab" * 48
 
 
@@ -34,7 +32,7 @@ def line(answer):
 
 def ask(connection, **args):
     asked = action(action_module.ActionModule, connection, **args)
-    asked.answer = {"asked": "module", "in_sync": False}
+    asked.answer = dict(ANSWER, in_sync=False)
     return asked, asked.run(task_vars={})
 
 
@@ -119,7 +117,7 @@ class Api:
 
     @staticmethod
     def hash():
-        return "aa"
+        return HASH
 
     def __init__(self, options):
         self.asked.append(options)
@@ -144,7 +142,7 @@ def silent():
 
 
 @pytest.mark.parametrize("hash_,drift", [
-    (lambda: "aa", []), (lambda: "bb", ["the server has a new config"]), (silent, ["the server: no answer"])])
+    (lambda: HASH, []), (lambda: "bb" * 32, ["the server has a new config"]), (silent, ["the server: no answer"])])
 def test_for_a_host_without_a_token_the_controller_asks(script, tmp_path, server, monkeypatch, hash_, drift):
     monkeypatch.setattr(server, "hash", staticmethod(hash_))
     _asked, result = ask(Connection(script(line(dict(ANSWER, reporting="none")))), **PEERS)
@@ -173,4 +171,4 @@ def test_a_peers_token_that_is_none_is_said(script, server, given):
     ({"reporting": "none"}, {"check": False}), ({"reporting": "none"}, {"peers_token": None})])
 def test_else_the_controller_asks_nobody(script, server, answer, options):
     _asked, result = ask(Connection(script(line(dict(ANSWER, **answer)))), **dict(PEERS, **options))
-    assert server.asked == [] and "server" not in result
+    assert server.asked == [] and result["server"] == {"asked": False}

@@ -53,7 +53,7 @@ def test_a_change_is_armed_and_confirmed_over_a_new_connection(script, tmp_path,
     connection = Connection(script("echo banner; " + line(GOOD)))
     asked, result = change(connection, interface="wg3", staged=True)
     (name, arguments), = asked.sent
-    assert name == action_module.MODULE and arguments["arm"] is True and arguments["interface"] == "wg3" and arguments["staged"] is True
+    assert name == "callmetechie.gatecontrol." + action_module.MODULE and arguments["arm"] is True and arguments["interface"] == "wg3" and arguments["staged"] is True
     assert "ssh_connection" in arguments and "SSH_CONNECTION" in connection.commands[0]
     assert result == {"changed": True, "action": "restart"} and connection.resets == 1
     assert (tmp_path / "words").read_text("ascii") == "confirm 7\n"

@@ -10,9 +10,10 @@ from ansible.plugins.loader import become_loader
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info, gatecontrol_tunnel
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify, _windows
 
+import connections
 from connections import Connection, action
 
-ANSWER = {"version": _verify.VERSION, "in_sync": True, "drift": [], "reporting": "full", "host": {"system": "windows"}}
+ANSWER = dict(connections.ANSWER, host=dict(connections.ANSWER["host"], system="windows", distribution="windows", service_manager="windows"))
 WINDOWS = {"gatecontrol_system": "windows"}
 
 
@@ -62,7 +63,7 @@ def test_root_is_asked_for_by_the_host_s_own_words_only(task_vars, kept):
 
 def test_a_host_that_says_it_is_another_is_not_asked_so():
     connection = Windows(None)
-    asked, _result = ask(connection, {"gatecontrol_system": "linux"}, sent={"asked": "module"})
+    asked, _result = ask(connection, {"gatecontrol_system": "linux"}, sent=connections.ANSWER)
     assert asked.sent[0][0] == "callmetechie.gatecontrol.gatecontrol_host_info"
 
 

@@ -101,11 +101,6 @@ def test_a_time_in_the_future_is_not_waited_for(tmp_path, wrong):
     assert refused["again"] == 1795450800.0 + refused["wait"] if "refused" in wrong else refused["again"] <= 1795450800.0 + _agent.REFUSED_WAIT[1]
 
 
-def test_marked_takes_the_first_answer_and_only_an_object():
-    assert _verify.marked("") is None and _verify.marked("x\n") is None and _verify.marked(_verify.MARKER) is None
-    assert _verify.marked("%s[1]\n%s{\n%s{\"a\": 1}\n%s{\"a\": 2}\r\n" % ((_verify.MARKER,) * 4)) == {"a": 1}
-
-
 @pytest.mark.parametrize("seconds,text", [
     (0, "1970-01-01T00:00:00.000Z"), (1795450782.0847, "2026-11-23T16:19:42.084Z"), (1795450782.9999, "2026-11-23T16:19:42.999Z")])
 def test_timestamps_are_the_servers(seconds, text):
