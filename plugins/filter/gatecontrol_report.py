@@ -10,7 +10,7 @@ import jinja2
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _fleet
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _clock, _fleet
 
 SEEN = "__gatecontrol_seen"  # where the role keeps what it observed on a host
 STALE = 86400  # seconds, as in the inventory plugin
@@ -61,12 +61,15 @@ def entry(host, seen, peer, stale_after, now):
         age = max(0, int(now - known["handshake"]))
     enabled = known.get("enabled", seen.get("peer_enabled"))
     state, reasons = classify(seen, enabled, age, stale_after)
+    behind = _clock.behind(seen, seen.get("now", now))
+    if behind:
+        reasons = reasons + ["its clock is %s behind its own last record" % duration(behind)]
     system = seen.get("host") or {}
     return {
         "host": str(host), "state": state, "reasons": reasons, "peer_id": seen.get("peer_id") or known.get("id"),
         "peer_name": seen.get("peer_name") or known.get("name"), "enabled": enabled, "address": known.get("address") or None,
         "expires_at": known.get("expires_at"), "tunnel": told.get("status"), "handshake_age": age, "rx_bytes": told["rx_bytes"], "tx_bytes": told["tx_bytes"],
-        "beat_age": max(0, int(seen.get("now", now) - seen["last_beat"])) if seen.get("last_beat") else None, "reporting": seen.get("reporting"),
+        "beat_age": _clock.age(seen["last_beat"], seen.get("now", now)) if seen.get("last_beat") else None, "reporting": seen.get("reporting"),
         "system": " ".join(filter(None, (system.get("distribution"), system.get("version")))) or None}
 
 

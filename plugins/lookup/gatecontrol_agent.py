@@ -61,7 +61,7 @@ UNITS = os.path.join(_verify.ROLE_FILES, "units")  # as they lie on a host, what
 SETTINGS = {
     "url": None, "ca_path": None, "validate_certs": boolean, "client_cert": None, "client_key": None, "proxy": None, "no_proxy": None, "timeout": integer,
     "max_wait": integer, "allow_http": boolean, "auth_header": None, "interface": None, "heartbeat_interval": integer, "sync_interval": integer,
-    "confirm_timeout": integer, "keep_reachable": boolean, "textfile_dir": None}
+    "confirm_timeout": integer, "keep_reachable": boolean, "beside_tunnel": boolean, "textfile_dir": None}
 POLICY = {
     "allow_hooks": boolean, "allowed_ips": None, "dns": None, "mtu": None, "table": None, "fwmark": None, "listen_port": None, "persistent_keepalive": None,
     "allow_endpoints": None, "allow_allowed_ips": None, "allow_dns": None, "kill_switch": boolean}

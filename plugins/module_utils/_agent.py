@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 
-from . import _api, _change, _enrollment, _facts, _observe, _reach, _services, _verify, _wgconf
+from . import _api, _change, _clock, _enrollment, _facts, _observe, _plan, _reach, _services, _verify, _way, _wgconf
 from ._facts import AgentError
 
 TIMER = "gatecontrol-beat.timer"
@@ -30,7 +30,7 @@ SILENT_MOST = 86400  # seconds for which a rate limit is believed
 NUMBER, TEXT = (int, float), str
 MEMORY = {
     "not_before": NUMBER, "last_try": NUMBER, "last_beat": NUMBER, "last_check": NUMBER, "connected_since": NUMBER, "requests": NUMBER,
-    "peer_enabled": bool, "reported": TEXT, "error": {"kind": TEXT, "text": TEXT},
+    "clock": NUMBER, "peer_enabled": bool, "reported": TEXT, "server": {"host": TEXT, "addresses": TEXT}, "error": {"kind": TEXT, "text": TEXT},
     "refused": {"hash": TEXT, "wait": NUMBER, "again": NUMBER, "text": (str, type(None))}}
 
 
@@ -62,7 +62,8 @@ class Agent:
         self.enrollment = store.load("enrollment") or {}
         self.interface = self.enrollment.get("interface") or self.settings.get("interface") or "wg0"
         self.token = (store.text("token") or "").strip()
-        self._api = None
+        self._api = self._way = None
+        self.through = False  # whether requests go through the tunnel, whatever comes of it: what proves it has to
 
     # -- the host's own affairs
 
@@ -87,8 +88,17 @@ class Agent:
                 options["max_wait"] = max_wait
             self._api = _api.Api(options, {
                 "version": _verify.VERSION if self.settings.get("send_version", True) else None,
-                "platform": self.platform, "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep)
+                "platform": self.platform, "fingerprint": self.enrollment["fingerprint"]}, sleep=self.sleep,
+                dial=None if self.through else self.way(options).dial)
         return self._api
+
+    def way(self, options):
+        """The way of this host's requests with these connection options."""
+        if self._way is None:
+            beside = _way.allowed(dict(options, beside_tunnel=self.settings.get("beside_tunnel")))
+            kept = self.memory().get("server") if _way.allowed(options) else None  # whoever answers there shows the server's certificate
+            self._way = _way.Way(self.run, self.store, self.interface, beside, kept)
+        return self._way
 
     def memory(self):
         """What the last beat left behind; what is damaged counts as forgotten."""
@@ -110,13 +120,14 @@ class Agent:
     def connection(self, running):
         """What the tunnel is like: {"status", "handshake_age", "rx_bytes", "tx_bytes"}.
 
-        status: connected, reconnecting, disconnected or error (no peer); handshake_age in seconds, None where there was none.
+        status: connected, reconnecting, disconnected or error (no peer); handshake_age in seconds, None where there was none
+        or where the clock went back behind it.
         """
         if running is None:
             return {"status": "disconnected", "handshake_age": None, "rx_bytes": 0, "tx_bytes": 0}
         peers = running.peers.values()
         latest = max([peer["handshake"] for peer in peers] or [0])
-        age = max(0, int(self.now() - latest)) if latest else None
+        age = _clock.age(latest, self.now()) if latest else None
         status = "error" if not peers else "connected" if age is not None and age <= HANDSHAKE_FRESH else "reconnecting"
         return {"status": status, "handshake_age": age,
                 "rx_bytes": sum(peer["rx"] for peer in peers), "tx_bytes": sum(peer["tx"] for peer in peers)}
@@ -134,7 +145,8 @@ class Agent:
         at_once, now = now, self.now()
         if not self.reports or now < state.get("not_before", 0) <= now + SILENT_MOST:
             return self.show(state)
-        link = self.connection(self.running())
+        running = self.running()
+        link = self.connection(running)
         connected = link["status"] == "connected"
         state["connected_since"] = min(state.get("connected_since", now), now) if connected else None
         state.update(not_before=0, last_try=now, error=None)
@@ -146,8 +158,11 @@ class Agent:
             state["peer_enabled"] = api.heartbeat(
                 peer, connected=connected, rxBytes=link["rx_bytes"], txBytes=link["tx_bytes"],
                 uptime=int(now - state["connected_since"]) if connected else 0, hostname=os.uname().nodename.split(".")[0].lower())
-            state["last_beat"] = now
+            state.update(last_beat=now, clock=_clock.noted(state, now, _clock.server_time(api.date)))
+            state["server"] = self._way and self._way.reached() or state.get("server")
             changing = self.store.load("pending")
+            if check and not changing:
+                state["error"] = self._follow_names(running, self._way is not None and self._way.went_beside)
             if not state.get("reported"):
                 state["reported"] = link["status"]
             elif state["reported"] != link["status"] and not changing:
@@ -162,12 +177,35 @@ class Agent:
                 if unusable:
                     state["error"] = {"kind": "config", "text": unusable}
         except _api.ApiError as err:
-            state["error"] = {"kind": err.kind, "text": str(err)}
+            state["error"] = {"kind": err.kind, "text": self.explained(err)}
+            if check and err.kind in UNREACHED:  # the server may be reached by its own tunnel only
+                self._follow_names(running, False)
             if err.kind == "rate_limited":
                 state["not_before"] = now + min(err.details["retry_after"], SILENT_MOST)
         state["requests"] = self._api.requests if self._api else 0
         self.store.save("state", state)
         return self.show(state, link)
+
+    def explained(self, err):
+        """The text of an ApiError; where the clock is wrong, that is most likely why."""
+        clock = _clock.told(self.memory(), self.now()) if err.kind in UNREACHED else None
+        return "%s; %s: set it" % (err, clock) if clock else str(err)
+
+    def _follow_names(self, running, dead):
+        """Move the endpoints that do not answer and whose names have other addresses by now; the error where that fails, else None.
+
+        dead: whether the tunnel is known to carry nothing, however new its handshake is. WireGuard asks for a name once, when the tunnel starts.
+        """
+        if running is None or not (dead or any(_plan.is_stale(peer["handshake"], self.now()) for peer in running.peers.values())):
+            return None
+        config, name = _observe.applied(self.config_path), _observe.real_name(self.store.root, self.interface)
+        try:
+            resolve = _way.resolver(self.run, self.store, self.interface)
+            for key, endpoint in _plan.moved_endpoints(config, running, None if dead else self.now(), resolve) if config else ():
+                _observe.command(self.run, ["wg", "set", name, "peer", key, "endpoint", endpoint])
+        except _observe.TunnelError as err:
+            return {"kind": "tunnel", "text": "the endpoint could not be moved: %s" % err}
+        return None
 
     def _check(self, state, api, at_once):
         """Ask for a new config and start its application, which is a unit of its own: the beat's cannot change the network."""
@@ -263,6 +301,7 @@ class Agent:
         pending = self.store.load("pending") or {}
         left = max(2, int(pending.get("deadline", 0) - self.clock()) - 1)
         self.settings = dict(self.settings, max_wait=left, timeout=min(left, self.settings.get("timeout") or 15))
+        self.through = True
         self.store.save("state", dict(self.memory(), not_before=0))  # a rate limit of before must not stand in for an answer
         shown = self.beat(check=False)
         return shown["error"]["text"] if shown["error"] and shown["error"]["kind"] in UNREACHED else None
@@ -304,6 +343,7 @@ class Agent:
         shown.update(link, enrolled=bool(self.enrollment.get("peer_id")), version=_verify.VERSION)
         for key in ("peer_enabled", "last_beat", "last_try", "last_check", "not_before", "error", "refused", "requests"):
             shown[key] = state.get(key)
+        shown["clock_behind"] = _clock.behind(state, self.now())
         shown["verdict"] = self.store.load("verdict")
         shown["pending"] = self.store.load("pending") is not None
         return shown

@@ -164,7 +164,7 @@ class Api:
         self.transport = transport or _http.HttpTransport(options, dial)
         self.timeout, self.max_wait = options["timeout"], options["max_wait"]
         self.sleep, self.clock, self.jitter = sleep, clock, jitter
-        self.requests, self.budget = 0, None  # the budget is what the last answer said of the rate limit, as budget() gives it
+        self.requests, self.budget, self.date = 0, None, None  # of the last answer: the rate limit, as budget() gives it, and its Date header
         self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + _verify.VERSION}
         if options.get("token"):
             name, prefix = TOKEN_HEADERS[options["auth_header"]]
@@ -209,7 +209,7 @@ class Api:
     def _once(self, what, method, path, headers, payload, limit):
         self.requests += 1
         response = self.transport.request(method, path, headers, payload, limit)
-        self.budget = _http.budget(response.headers, self.clock()) or self.budget
+        self.budget, self.date = _http.budget(response.headers, self.clock()) or self.budget, response.headers.get("date")
         try:
             body = json.loads(response.text)
         except (ValueError, RecursionError):

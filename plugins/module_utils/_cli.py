@@ -13,7 +13,7 @@ import os
 import re
 import time
 
-from . import _agent, _change, _drift, _enrollment, _observe, _services, _verify, _wgconf
+from . import _agent, _change, _clock, _drift, _enrollment, _observe, _services, _verify, _wgconf
 
 # name -> words that follow
 COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "tend": 0}
@@ -36,6 +36,10 @@ def command(store, run, name, words, as_json=False):
             mark = os.path.join(store.root, _change.BOOTED) if agent.services.NAME == "launchd" else None
             if mark and os.path.exists(mark):
                 return 0, None  # the job was loaded anew, and the host was not booted
+            if name == "recover":  # the machine boots, and nothing has begun to work yet
+                clock = _clock.set_forward(agent.memory())
+                if clock:
+                    print(clock)
             verdict = _change.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
             if mark:
                 _enrollment.write_text(mark, "", 0o644)
@@ -63,7 +67,8 @@ def described(shown):
         return "not enrolled"
 
     def ago(seconds):
-        return "never" if not seconds else "%d s ago" % (time.time() - seconds)
+        age = _clock.age(seconds, time.time()) if seconds else None
+        return "never" if not seconds else "at a time that this clock has yet to come to" if age is None else "%d s ago" % age
 
     lines = [
         ("peer", "%s (id %s) on %s" % (shown["peer_name"], shown["peer_id"], shown["url"])),
@@ -74,6 +79,8 @@ def described(shown):
             ago(shown["last_beat"]), "asked for " + ago(shown["last_check"]) if shown["last_check"] else "as enrolled") if shown["reporting"] == "full"
          else "none: this host has no token of its own"),
     ]
+    if shown["clock_behind"]:
+        lines.append(("clock", "%s: set it" % _clock.sentence(shown["clock_behind"])))
     if shown["peer_enabled"] is False:
         lines.append(("server", "the administrator has disabled this peer"))
     if (shown["not_before"] or 0) > time.time():
@@ -104,6 +111,7 @@ def metrics(shown):
         ("last_beat_timestamp_seconds", "gauge", "when a beat was last answered", shown["last_beat"]),
         ("peer_enabled", "gauge", "1 if the server has the peer enabled", None if shown["peer_enabled"] is None else int(shown["peer_enabled"])),
         ("handshake_age_seconds", "gauge", "since the latest handshake", shown["handshake_age"]),
+        ("clock_behind_seconds", "gauge", "by which the clock is behind the host's own last record", shown["clock_behind"]),
         ("receive_bytes_total", "counter", "received through the tunnel", shown["rx_bytes"]),
         ("transmit_bytes_total", "counter", "sent through the tunnel", shown["tx_bytes"]),
     )

@@ -153,8 +153,9 @@ class Comparison:
         try:
             updated = agent.api(max_wait=0).config_check(agent.enrollment["peer_id"], agent.enrollment.get("hash")) is not None
         except _api.ApiError as err:
-            self.drift.add("server", "the server: %s" % err)
-            return {"asked": True, "error": dict(err.failure, text=str(err))}
+            words = agent.explained(err)
+            self.drift.add("server", "the server: %s" % words)
+            return {"asked": True, "error": dict(err.failure, text=words)}
         if updated:
             self.drift.add("config_new", "the server has a new config")
         return {"asked": True, "updated": updated}

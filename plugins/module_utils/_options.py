@@ -97,6 +97,16 @@ def reach(params, settings=None):
     return dict({key: base.get(key) if params[key] is None else params[key] for key in REACH}, url=url)
 
 
+def api(module, options, identity=None):
+    """The server as a module's token in the options sees it; on an enrolled host by the way that its agent takes beside a dead tunnel."""
+    try:
+        host = _agent.Agent(_enrollment.Store(), runner(module))
+        dial = host.way(options).dial if host.enrollment.get("peer_id") else None
+    except PermissionError:  # whoever may not read the enrollment, may not mark packets either
+        dial = None
+    return _api.Api(options, identity, dial=dial)
+
+
 def own_settings():
     """The agent's settings of the machine the module runs on; None where there are none, or none that this user may read, as on a controller."""
     try:

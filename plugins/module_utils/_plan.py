@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 import time
 
 from . import _observe, _wgconf
 
 STALE = 180  # seconds without a handshake after which WireGuard itself drops a session (REJECT_AFTER_TIME)
+CLOCK_STEP = 60  # seconds by which a handshake may lie in the future, as when the clock was put right
 
 
 class Plan:
@@ -98,8 +98,8 @@ def kept_missing(running, kept):
                          lambda rule: "not" in rule and "fwmark" in rule)
 
 
-def _endpoint_reason(peer, live, before, now, resolve):
-    """Why the endpoint should be set again, or None. One that roamed and works is left alone, and so is a name that resolves to it."""
+def _endpoint_reason(peer, live, before, now):
+    """Why the endpoint should be set again, or None. One that roamed and works is left alone, and so is any address of a name (see moved_endpoints)."""
     wanted = peer.get("Endpoint")
     if wanted is None:
         return None
@@ -108,22 +108,58 @@ def _endpoint_reason(peer, live, before, now, resolve):
     if before is not None and before.get("Endpoint") != wanted:
         return "endpoint %s, should be %s" % (live["endpoint"], wanted)
     (host, port), (live_host, live_port) = _wgconf.split_endpoint(wanted), _wgconf.split_endpoint(live["endpoint"])
-    literal = re.fullmatch(r"[0-9.]+|.*:.*", host)
-    different = port != live_port or bool(literal) and ipaddress.ip_address(host) != ipaddress.ip_address(live_host)
-    if now - live["handshake"] < STALE and (before is not None or not different):
+    different = port != live_port or is_literal(host) and ipaddress.ip_address(host) != ipaddress.ip_address(live_host)
+    if not is_stale(live["handshake"], now) and (before is not None or not different):
         return None
-    if resolve and not literal and not different:
-        answers = resolve(host)
-        different = bool(answers) and live_host not in answers
     return "endpoint %s, should be %s" % (live["endpoint"], wanted) if different else None
 
 
-def resolve_name(host):
-    """The addresses of a host name, an empty set where it does not resolve."""
-    try:
-        return {str(ipaddress.ip_address(answer[4][0])) for answer in socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)}
-    except OSError:
-        return set()
+def is_literal(host):
+    """Whether the host of an endpoint is an address."""
+    return re.fullmatch(r"[0-9.]+|.*:.*", host) is not None
+
+
+def is_stale(handshake, now):
+    """Whether a handshake (Unix time, 0: never) is too old for a session that lives; one that lies in the future says nothing of now."""
+    return not -CLOCK_STEP <= now - handshake < STALE
+
+
+def _by_name(config, running):
+    """(peer, what runs of it, host, port, live host) of the peers whose endpoint is a name; the live host is None where there is no endpoint."""
+    for peer in config.peers:
+        live = running.peers.get(peer["PublicKey"], {}) if running else {}
+        host, port = _wgconf.split_endpoint(peer["Endpoint"]) if "Endpoint" in peer else ("", 0)
+        if host and not is_literal(host):
+            yield peer, live, host, port, _wgconf.split_endpoint(live["endpoint"])[0] if live.get("endpoint") else None
+
+
+def _address_of(answers, live_host):
+    """Which of a name's addresses an endpoint gets: the live one if it is among them, else one of the same family, else the first; None for none."""
+    same = [answer for answer in answers if live_host and (":" in answer) == (":" in live_host)]
+    return live_host if live_host in answers else (same or list(answers) or [None])[0]
+
+
+def moved_endpoints(config, running, now, resolve):
+    """[(public key, "ADDRESS:PORT")] of the peers that do not answer and whose endpoint's name has other addresses by now.
+
+    now: Unix time, None where no peer is known to answer; resolve(host) -> list of addresses, asked only for an endpoint by name whose last
+    handshake is older than STALE.
+    """
+    moved = []
+    for peer, live, host, port, live_host in _by_name(config, running):
+        if live and (now is None or is_stale(live["handshake"], now)):
+            address = _address_of(resolve(host), live_host)
+            if address not in (None, live_host):
+                moved.append((peer["PublicKey"], _wgconf.join_endpoint(address, port)))
+    return moved
+
+
+def with_addresses(config, running, resolve):
+    """A Config whose endpoints are addresses, for `wg`, which knows the system's resolver only and waits for it long; a name nobody knows stays."""
+    found = {peer["PublicKey"]: (_address_of(resolve(host), live_host), port) for peer, _live, host, port, live_host in _by_name(config, running)}
+    return _wgconf.Config(config.interface, [
+        dict(peer, Endpoint=_wgconf.join_endpoint(*found[peer["PublicKey"]])) if found.get(peer["PublicKey"], (None,))[0] else peer
+        for peer in config.peers])
 
 
 def _difference(wanted, present):
@@ -168,7 +204,7 @@ def _interface_reasons(config, running, applied, hooks):
             yield "%s changes" % key
 
 
-def _peer_reasons(config, running, applied, now, resolve):
+def _peer_reasons(config, running, applied, now):
     """Differences that wg settles without dropping a session."""
     before = {peer["PublicKey"]: peer for peer in applied.peers} if applied else {}
     for peer in config.peers:
@@ -182,7 +218,7 @@ def _peer_reasons(config, running, applied, now, resolve):
             yield name + "allowed IPs differ: " + _difference(set(peer["AllowedIPs"]), live["allowed_ips"])
         if live["keepalive"] != peer.get("PersistentKeepalive", 0):
             yield name + "keepalive is %d s, should be %d s" % (live["keepalive"], peer.get("PersistentKeepalive", 0))
-        reason = _endpoint_reason(peer, live, before.get(peer["PublicKey"]), now, resolve)
+        reason = _endpoint_reason(peer, live, before.get(peer["PublicKey"]), now)
         if reason:
             yield name + reason
     for key in running.peers.keys() - {peer["PublicKey"] for peer in config.peers}:
@@ -199,12 +235,11 @@ def _hooks(config):
     return any(hook in config.interface for hook in _wgconf.HOOKS)
 
 
-def plan(config, running, applied=None, kept=None, now=None, resolve=None):
+def plan(config, running, applied=None, kept=None, now=None):
     """The smallest step from what runs (a Running or None) to a Config (None: no tunnel).
 
     applied: the Config that was put in place last, if known: it tells a changed endpoint from a roamed one, and shows changes that leave no
-    trace in what runs (Table, hooks). kept: the kept path (see reachability). now: Unix time. resolve(host) -> set of addresses: asked only
-    for an endpoint by name whose last handshake is older than STALE.
+    trace in what runs (Table, hooks). kept: the kept path (see reachability). now: Unix time.
     """
     if config is None:
         return Plan("down", ["the interface should not be there"]) if running else Plan("none")
@@ -212,7 +247,7 @@ def plan(config, running, applied=None, kept=None, now=None, resolve=None):
         return Plan("up", ["the interface is not there"])
     reasons = list(_interface_reasons(config, running, applied, _hooks(config)))
     action = "restart" if reasons or running.unseen else "sync"
-    reasons += _peer_reasons(config, running, applied, time.time() if now is None else now, resolve)
+    reasons += _peer_reasons(config, running, applied, time.time() if now is None else now)
     missing, stale = (set(), set()) if running.unseen else route_steps(config, running)
     reasons += ["route %s in table %d is missing" % route for route in sorted(missing)]
     reasons += ["route %s in table %d should not be there" % route for route in sorted(stale)]

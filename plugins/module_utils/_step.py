@@ -13,7 +13,7 @@ import json
 import os
 import re
 
-from . import _enrollment, _observe, _plan, _reach, _services, _wgconf
+from . import _enrollment, _observe, _plan, _reach, _services, _way, _wgconf
 
 ERRORS = (_services.ServiceError, _wgconf.ConfigError, OSError)  # besides TunnelError, what a step may raise
 
@@ -99,14 +99,16 @@ def put_back(run, services, store, interface, text, start, limit):
         _start(run, services, store, interface, limit)
 
 
-def _sync(run, interface, config, running, kept):
+def _sync(run, store, interface, config, running, kept):
     for peer in config.peers:
         live = running.peers.get(peer["PublicKey"])
         if live and live["preshared_key"] != peer.get("PresharedKey"):
             # A live session would hide a wrong preshared key until its next handshake: begin a new one.
             _observe.command(run, ["wg", "set", interface, "peer", peer["PublicKey"], "remove"])
+    # With addresses: the names' servers may lie behind the tunnel that this is to bring back.
+    text = _wgconf.stripped(_plan.with_addresses(config, running, _way.resolver(run, store, interface)), running.fwmark, running.listen_port)
     # By a pipe: AppArmor's profile of wg lets it read below /etc/wireguard and from pipes, nothing else, and no key comes to lie in a file more.
-    _observe.command(run, ["wg", "syncconf", interface, "/dev/stdin"], _wgconf.stripped(config, running.fwmark, running.listen_port))
+    _observe.command(run, ["wg", "syncconf", interface, "/dev/stdin"], text)
     missing, stale = _plan.route_steps(config, running)
     lines = ["route add %s dev %s table %d" % (network, interface, table) for network, table in sorted(missing)]
     lines += ["route delete %s dev %s table %d" % (network, interface, table) for network, table in sorted(stale)]
@@ -130,7 +132,7 @@ def apply(run, services, store, interface, step, config, kept=None, text=None, l
     text = _wgconf.render(config) if text is None else text
     old = _enrollment.read_text(path)
     if step.action == "sync":
-        _sync(run, interface, config, running, kept)
+        _sync(run, store, interface, config, running, kept)
     elif step.action != "none":
         _stop(run, services, store, interface, running)
     if old != text:

@@ -27,7 +27,7 @@ DAMAGED = st.one_of(OBJECTS, TRUNCATED, FLIPPED, st.binary(max_size=40), st.just
 class Server:
     """A server that answers everything; config says what it offers."""
 
-    max_wait, requests = 45, 0
+    max_wait, requests, date = 45, 0, None
 
     def __init__(self, offer=None, error=None):
         self.offer, self.error, self.clock, self.calls = offer, error, time.monotonic, []

@@ -91,11 +91,11 @@ def test_hooks(host):
     assert _plan.plan(config(), observe(host), hooked).action == "restart"
 
 
-def endpoint_plan(host, wanted, live, age, applied, resolve=None):
+def endpoint_plan(host, wanted, live, age, applied):
     take(host, config())
     running = observe(host)
     running.peers[PUBLIC].update(endpoint=live, handshake=1000 - age)
-    return _plan.plan(config(endpoint=wanted), running, applied and config(endpoint=applied), now=1000, resolve=resolve).action
+    return _plan.plan(config(endpoint=wanted), running, applied and config(endpoint=applied), now=1000).action
 
 
 @pytest.mark.parametrize(
@@ -118,19 +118,51 @@ def test_endpoints(host, wanted, live, age, applied, action):
     assert endpoint_plan(host, wanted, live, age, applied) == action
 
 
-def test_names_are_resolved_only_when_the_session_is_dead(host):
-    asked = []
-
+def answering(*addresses, asked=None):
     def resolve(name):
-        asked.append(name)
-        return {"192.0.2.9"}
+        if asked is not None:
+            asked.append(name)
+        return list(addresses)
 
-    arguments = ("gate.example:51820", "198.51.100.1:51820")
-    assert endpoint_plan(host, *arguments, 10, "gate.example:51820", resolve) == "none" and not asked
-    assert endpoint_plan(host, *arguments, 999, "gate.example:51820", resolve) == "sync" and asked == ["gate.example"]
-    assert endpoint_plan(host, *arguments, 999, "gate.example:51820", lambda name: set()) == "none"
-    assert _plan.resolve_name("name.invalid") == set()
-    assert "127.0.0.1" in _plan.resolve_name("127.0.0.1")
+    return resolve
+
+
+@pytest.mark.parametrize(
+    "age, answers, moved",
+    [
+        (10, ["192.0.2.9"], None),  # it lives
+        (179, ["192.0.2.9"], None),
+        (181, ["192.0.2.9"], "192.0.2.9:51820"),
+        (1000, ["192.0.2.9"], "192.0.2.9:51820"),  # there was no handshake
+        (-5000, ["192.0.2.9"], "192.0.2.9:51820"),  # the clock went back
+        (-5, ["192.0.2.9"], None),
+        (999, [], None),
+        (999, ["192.0.2.9", "198.51.100.1"], None),  # the live one is still good
+        (999, ["2001:db8::9", "192.0.2.9"], "192.0.2.9:51820"),  # of the family that works here
+        (999, ["2001:db8::9"], "[2001:db8::9]:51820"),
+    ],
+)
+def test_a_dead_endpoint_follows_its_name(host, age, answers, moved):
+    take(host, config())
+    running, asked = observe(host), []
+    running.peers[PUBLIC].update(endpoint="198.51.100.1:40000", handshake=1000 - age)
+    named = config(endpoint="gate.example:51820")
+    assert _plan.moved_endpoints(named, running, 1000, answering(*answers, asked=asked)) == ([(PUBLIC, moved)] if moved else [])
+    assert bool(asked) == (age > 180 or age < -60), "no name is asked for while the session lives"
+    assert _plan.moved_endpoints(config(endpoint="192.0.2.1:51820"), running, 1000, answering("192.0.2.9")) == [], "an address stays"
+    assert _plan.moved_endpoints(named, running, None, answering("192.0.2.9")) == [(PUBLIC, "192.0.2.9:51820")], "known to be dead"
+    assert _plan.moved_endpoints(named, None, 1000, answering("192.0.2.9")) == []
+
+
+def test_wg_is_given_addresses_and_names_that_nobody_knows(host):
+    take(host, config())
+    running, named = observe(host), config(endpoint="gate.example:51820")
+    running.peers[PUBLIC].update(endpoint="198.51.100.1:40000")
+    assert _plan.with_addresses(named, running, answering("198.51.100.1", "192.0.2.9")).peers[0]["Endpoint"] == "198.51.100.1:51820"
+    assert _plan.with_addresses(named, running, answering("2001:db8::9")).peers[0]["Endpoint"] == "[2001:db8::9]:51820"
+    assert _plan.with_addresses(named, None, answering("192.0.2.9")).peers[0]["Endpoint"] == "192.0.2.9:51820"
+    assert _plan.with_addresses(named, running, answering()) == named
+    assert _plan.with_addresses(config(), running, answering("192.0.2.9")) == config()
 
 
 def test_no_tunnel(host):
