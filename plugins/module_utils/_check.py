@@ -16,7 +16,8 @@ import ssl
 import time
 from collections.abc import Callable
 
-from . import _api, _fleet, _http, _session, _wgconf
+from . import _api, _fleet, _http, _points, _session, _wgconf
+from ._points import FAIL, NOT_APPLICABLE, PASS, NotApplicable, Wrong
 
 MOST = 25  # requests of one check, beside its one login
 KNOWN = "1.118.2"  # the latest release whose behaviour is known
@@ -28,19 +29,11 @@ ENROLLMENT = 10  # requests with which a host is enrolled and looked at
 UNREACHED = ("network", "proxy", "tls", "redirect")
 # What the list of peers shows from a release on, latest first: tells a peers token, which may not ask, how old the server is at most.
 TRACES = (("owner_name", "1.51.0"), ("hostname", "1.35.0"), ("peer_type", "1.6.1"))
-PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "n/a"
+ODD = "the answer has not the form that the collection expects; look into the server's log"
 ORDER = (
     "server", "certificate", "login", "peers token", "client token", "release", "clock", "peers", "licence", "users", "rate limit", "speed",
     "by login", "by peers token", "by register", "by bound token", "any way", "make a peer", "peer's config", "policy", "mint a token",
     "client config", "unchanged", "changed", "heartbeat", "status", "peer info", "register", "disable", "revoke", "delete", "nothing stays")
-
-
-class Wrong(Exception):
-    """The server answered, and not as the collection expects. One sentence."""
-
-
-class NotApplicable(Exception):
-    """A point that cannot be asked here. Why, in one sentence."""
 
 
 class Tally:
@@ -85,46 +78,6 @@ class Counted(_http.HttpTransport):
         return response
 
 
-class Points:
-    """The points of a check, by their names in ORDER: {"name", "outcome", "text"}."""
-
-    def __init__(self):
-        self.found: dict = {}
-
-    def put(self, name: str, outcome: str, text: str) -> None:
-        """Note a point; a failure stays one."""
-        if not self.failed(name):
-            self.found[name] = {"name": name, "outcome": outcome, "text": text}
-
-    def passed(self, name: str) -> bool:
-        """Whether a point was asked and is good."""
-        return self.found.get(name, {}).get("outcome") == PASS
-
-    def failed(self, name: str) -> bool:
-        """Whether a point was asked and is bad."""
-        return self.found.get(name, {}).get("outcome") == FAIL
-
-    def ask(self, name: str, work: Callable):
-        """Note what work() says: a text, or (a text, a value that is returned). None where it does not come about."""
-        try:
-            said = work()
-        except NotApplicable as why:
-            self.put(name, NOT_APPLICABLE, str(why))
-        except (_api.ApiError, _wgconf.ConfigError, Wrong) as why:
-            self.put(name, FAIL, str(why))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as why:
-            self.put(name, FAIL, f"the answer has not the form that the collection expects ({type(why).__name__}); look into the server's log")
-        else:
-            text, value = said if isinstance(said, tuple) else (said, True)
-            self.put(name, PASS, text)
-            return value
-        return None
-
-    def listed(self) -> list:
-        """All points in their order."""
-        return sorted(self.found.values(), key=lambda point: ORDER.index(point["name"]))
-
-
 class Check:
     """One check of one server.
 
@@ -134,7 +87,7 @@ class Check:
 
     def __init__(self, options: dict, secrets: dict, intervals: tuple = (60, 300), tally: Tally | None = None):
         self.options, self.secrets, self.intervals = dict(options, max_wait=0), secrets, intervals
-        self.tally, self.points = tally or Tally(), Points()
+        self.tally, self.points = tally or Tally(), _points.Points(ORDER, (_api.ApiError, _wgconf.ConfigError), ODD)
         self.transport = Counted(self.options, self.tally)
         self.admin = self.peers_api = self.client = None
         self.version = self.offset = self.limit = self.count = self.user = self.bound = None

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-from . import _api, _check, _http, _trial
+from . import _api, _check, _http, _points, _trial
 
 # The package of this folder, under a name of its own and with the standard library alone.
 BEGIN = ("import sys, types; package = types.ModuleType('gatecontrol'); package.__path__ = [sys.argv[1]]; sys.modules['gatecontrol'] = package; "
@@ -63,7 +63,7 @@ def run(given: dict) -> dict:
 
 
 def report(given: dict) -> dict:
-    """The check itself: {"ok", "url", "version", "time", "requests", "logins", "points", "tunnel": what a host's config would hold}."""
+    """The check itself: {"ok", "failing": [names of points], "url", "version", "time", "requests", "logins", "points", "tunnel": what a host's config would hold}."""
     check = _check.Check(given["options"], given["secrets"], tuple(given["intervals"]))
     tunnel: dict = {}
     try:
@@ -78,7 +78,7 @@ def report(given: dict) -> dict:
         check.finish()
         check.transport.close()
     points = check.points.listed()
-    return {"ok": not any(point["outcome"] == _check.FAIL for point in points), "url": check.options["url"], "version": check.version,
+    return {"ok": not _points.failing(points), "failing": _points.failing(points), "url": check.options["url"], "version": check.version,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "requests": check.tally.requests, "logins": check.logins, "points": points,
             "tunnel": tunnel}
 

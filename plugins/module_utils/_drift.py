@@ -59,8 +59,17 @@ class Comparison:
         if answer["pending"]:
             drift.add("change_pending", "a change of the tunnel is under way")
         answer.update(in_sync=not drift, drift=list(drift), codes=drift.codes)
-        answer["host"]["needs"] = agent.host.needs() if drift and running is None and wanted.get("state") != "absent" else []
+        bare = drift and running is None and wanted.get("state") != "absent"
+        answer["host"]["needs"] = agent.host.needs() if bare else []
+        answer["host"]["obstacles"] = self.obstacles() if bare and not agent.enrollment.get("peer_id") else []
         return answer
+
+    def obstacles(self):
+        """What would stop an enrollment here, one sentence each."""
+        from . import _preflight  # a host that is enrolled does without
+
+        look = _preflight.Preflight(self.agent.host, self.wanted.get("networks"), self.wanted.get("interface") or self.agent.interface)
+        return [point["text"] for point in look.look() if point["outcome"] == "fail"]
 
     def enrollment(self):
         """The enrollment, the token and what became of the settings."""

@@ -9,22 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 
 from . import _agent, _enrollment, _services, _verify
-
-INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", "/usr/local/bin/python3")
-if _services.system() == "macos":  # Apple's own, without which /usr/bin/python3 only offers to install it; Homebrew's
-    INTERPRETERS = ("/Library/Developer/CommandLineTools/usr/bin/python3", *INTERPRETERS, "/opt/homebrew/bin/python3")
-
-
-def interpreter(run, preferred=None):
-    """The path of a Python from 3.9 on for the launcher's first line; it must outlive the play, so the system's own comes first. Raises AgentError."""
-    for path in (preferred,) if preferred else INTERPRETERS + (sys.executable,):
-        if path and run([path, "-IS", "-c", "import sys; sys.exit(sys.version_info < (3, 9))"])[0] == 0:
-            return path
-    tried = preferred or ", ".join(INTERPRETERS)
-    raise _agent.AgentError("no Python from 3.9 on was found at %s; install python3 or set interpreter" % tried, "settings")
+from ._python import interpreter
 
 
 class Installation:

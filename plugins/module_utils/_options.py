@@ -82,6 +82,12 @@ FLEET = dict(
     hosts={"type": "list", "elements": "dict", "default": [], "options": dict(
         PEER_FIELDS, host={"type": "str", "required": True}, name={"type": "str", "required": True}, peer_id={"type": "int"}, fingerprint={"type": "str"},
         token={"type": "bool", "default": True, "no_log": False}, token_id={"type": "int", "no_log": False})})
+CHECK = dict(
+    REACH, **TOKEN, **PEERS_TOKEN, **ADMIN, token_user=SESSION["token_user"], peer_id={"type": "int"}, settings={"type": "dict"},
+    write={"type": "bool", "default": False}, width={"type": "int", "default": 80})
+HOST_CHECK = dict(
+    REACH, **INTERFACE, allowed_ips=POLICY["allowed_ips"], tunnel={"type": "dict"}, packages={"type": "dict"}, own_packages={"type": "dict"},
+    install={"type": "bool", "default": True}, width={"type": "int", "default": 80})
 
 
 def reach(params, settings=None):

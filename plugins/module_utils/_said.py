@@ -44,7 +44,7 @@ HOST = record({
     "system": word("linux", "macos", "windows"), "distribution": IDENTIFIER, "like": listing(IDENTIFIER, 20), "version": IDENTIFIER,
     "service_manager": optional(word("systemd", "launchd", "windows")), "fingerprint": DIGEST, "hostname": HOSTNAME, "resolvectl": optional(RESOLVECTL),
     "homebrew": optional(record({"prefix": word("/opt/homebrew", "/usr/local"), "owner": USER}, ("prefix", "owner"))),
-    "needs": listing(KIND, 20)}, ("system", "distribution", "like", "service_manager", "fingerprint", "hostname"))
+    "needs": listing(KIND, 20), "obstacles": listing(text(), 20)}, ("system", "distribution", "like", "service_manager", "fingerprint", "hostname"))
 SERVER = record({
     "asked": flag, "updated": flag, "last_check": WHEN, "not_before": WHEN, "error": lambda value: dict(failure(value), **record({"text": text()})(value))})
 VERDICT = {"id": CHANGE, "ok": flag, "reason": optional(text()), "action": optional(KIND), "reasons": REASONS, "ended": WHEN}
@@ -67,12 +67,18 @@ PLAN = {"action": KIND, "reasons": REASONS}
 HASH = optional(DIGEST)
 FILES = opaque(4 * 1024 * 1024)
 
+# What _prospect looks at on a host before it is enrolled, in its order; the connection is the action's own point.
+POINTS = ("connection", "enrollment", "root", "python", "systemd", "wireguard", "tun device", "capability", "sysctl", "networks", "interface", "packages",
+          "DNS tool", "sandbox", "server", "clock", "endpoint")
+
 # name of the module -> what it may return beside COMMON
 MODULES: dict[str, dict[str, t.Callable[[t.Any], t.Any]]] = {
     "gatecontrol_agent": {"files": listing(text(300), 200)},
     "gatecontrol_config": {
         "hash": DIGEST, "updated": flag, "config": opaque(1024 * 1024), "files": FILES, "dest": text(4096), "backup_file": text(4096),
         "needs": listing(KIND, 20), "plan": record(PLAN), "full_tunnel": flag},
+    "gatecontrol_host_check": {
+        "points": listing(record({"name": word(*POINTS), "outcome": word("pass", "fail", "n/a"), "text": text()}, ("name", "outcome", "text")), len(POINTS))},
     "gatecontrol_host_info": VERIFY,
     "gatecontrol_info": {
         "server": record({"url": URL, "version": optional(text(40)), "timestamp": optional(text(40)), "register": word("broken", "works")}),

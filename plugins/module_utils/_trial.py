@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 
 from . import _agent, _api, _check, _enrollment, _fleet, _wgconf
+from ._points import FAIL, NOT_APPLICABLE, PASS, NotApplicable, Wrong
 
 LIFETIME = 600  # seconds after which the server disables the peer and ends its token, where neither could be deleted
 SPARE = 8  # requests that are kept for taking away what was made
 TRIES = 2  # of each deletion, a second apart
 OTHER_HASH = "0" * 64
 FINGERPRINT = _enrollment.digest("a check is no machine")
-Wrong, NotApplicable = _check.Wrong, _check.NotApplicable
 
 
 class Trial:
@@ -39,7 +39,7 @@ class Trial:
         """Live through it; whatever comes, also a signal that raises, what was made is taken away and looked for."""
         why = self._not_to_be_tried()
         if why:
-            self.points.put("make a peer", _check.NOT_APPLICABLE, f"nothing was written: {why}")
+            self.points.put("make a peer", NOT_APPLICABLE, f"nothing was written: {why}")
             return
         try:
             self._live()
@@ -54,7 +54,7 @@ class Trial:
     def _ask(self, name: str, work: Callable):
         """A point of the life, for which there have to be more requests than cleaning up takes."""
         if self.check.tally.left <= SPARE:
-            self.points.put(name, _check.NOT_APPLICABLE, f"not asked: the {self.check.tally.most} requests that a check may send are used up")
+            self.points.put(name, NOT_APPLICABLE, f"not asked: the {self.check.tally.most} requests that a check may send are used up")
             return None
         return self.points.ask(name, work)
 
@@ -260,7 +260,7 @@ class Trial:
         left = [what for what, gone in ((f"the token {_fleet.token_name(self.name)!r}", self.revoked or not self.minted),
                                         (f"the peer {self.name}", self.deleted)) if not gone]
         if left:
-            self.points.put("nothing stays", _check.FAIL, f"{' and '.join(left)} may have stayed; delete it in the web interface (it ends by itself "
+            self.points.put("nothing stays", FAIL, f"{' and '.join(left)} may have stayed; delete it in the web interface (it ends by itself "
                             f"in {LIFETIME // 60} minutes)")
         else:
-            self.points.put("nothing stays", _check.PASS, "peer and token are gone" if self.minted else "the peer is gone")
+            self.points.put("nothing stays", PASS, "peer and token are gone" if self.minted else "the peer is gone")

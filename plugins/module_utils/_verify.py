@@ -23,7 +23,7 @@ LIBRARY_FILE = "/" + LIBRARY + "/gatecontrol/%s.py"
 LAUNCHER = "usr/local/sbin/gatecontrol-agent"
 MODULES = (  # what the agent is made of
     "_agent", "_api", "_change", "_cli", "_clock", "_drift", "_enrollment", "_facts", "_http", "_line", "_names", "_observe", "_plan",
-    "_proof", "_reach", "_services", "_step", "_verify", "_way", "_wgconf")
+    "_points", "_preflight", "_proof", "_python", "_reach", "_services", "_step", "_verify", "_way", "_wgconf")
 ROLE_FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles/gatecontrol/files")  # on the controller
 MARKER = "gatecontrol-agent:"  # begins the one line of JSON that verify and confirm answer, whatever a banner prints before
 
@@ -84,7 +84,7 @@ def wanted(params):
     """What verify compares a host with, from options as HOST_INFO has them; no secret. Raises ValueError as normal_url does.
 
     {"state", "url", "interface", "check": bool, "token": SHA-256 or None, "fields": peer_fields or None, "settings": SHA-256 of settings_text,
-    "files": {path: program_digest}}; who asks adds "challenge" (see _proof)
+    "files": {path: program_digest}, "networks": what is to go into the tunnel, None where the server decides}; who asks adds "challenge" (see _proof)
     """
     texts = dict({LIBRARY_FILE % name: text for name, text in sources().items()}, **(params.get("units") or {}))
     if params.get("launcher"):
@@ -94,6 +94,7 @@ def wanted(params):
         "state": params.get("state") or "present", "url": params.get("url") and normal_url(params["url"]), "interface": params.get("interface"),
         "check": params.get("check", True), "token": params.get("token_digest"), "fields": params.get("peer_fields") or None,
         "settings": _enrollment.digest(settings_text(settings)) if settings else None,
+        "networks": ((settings or {}).get("policy") or {}).get("allowed_ips"),
         "files": {path: program_digest(path, text) for path, text in texts.items()} if params.get("launcher") else {}}
 
 

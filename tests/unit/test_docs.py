@@ -83,3 +83,11 @@ def test_readme_names_all_content_and_targets_that_exist():
             assert "| %s plugin `%s` |" % (kind, path.stem) in text
     targets = re.findall(r"^([a-z-]+):.*##", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"^ {4}make ([a-z-]+)", text, re.MULTILINE)) <= set(targets)
+
+
+def test_check_page_has_every_point_and_variable():
+    from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _check, _prospect, _said
+    text = (CHECKOUT / "docs" / "check.md").read_text()
+    cells = [cell for row in re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE) for cell in re.findall("`([^`]+)`", row)]
+    assert set(cells) == set(_check.ORDER) | set(_said.POINTS) | {name for name in PLAYBOOKS["check"] if "_check_" in name}
+    assert _said.POINTS == ("connection", *_prospect.ORDER)

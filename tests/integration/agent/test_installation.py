@@ -1,16 +1,18 @@
 """The agent's files on a host: put there once, repaired, updated, taken away; and the launcher run for real."""
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _enrollment, _install, _python, _verify
 
 from made_up_host import CHECKOUT, LAUNCHER, UNIT_NAMES, UNITS, enroll
 
@@ -160,22 +162,66 @@ def test_removal_without_a_service_manager(installed):
 
 # --- interpreters
 
-def test_the_systems_own_python_comes_first():
+@pytest.fixture
+def pythons(monkeypatch):
+    """Interpreters that a host has: {path: its version}; those beside the system's own are found by their names."""
+    there = {}
+    monkeypatch.setattr(_python.glob, "glob", lambda pattern: [path for path in there if fnmatch.fnmatchcase(path, pattern)])
+    monkeypatch.setattr(_python, "whose", lambda path, known=_python.whose: "it is somebody's" if "somebody" in path else known(path))
+
     def run(argv, stdin=None):
         assert argv[1:3] == ["-IS", "-c"]
-        return (0 if argv[0] in ("/usr/libexec/platform-python", sys.executable) else 127), "", ""
-    assert _install.interpreter(run) == "/usr/libexec/platform-python"
-    assert _install.interpreter(lambda argv: (argv[0] != sys.executable, "", "")) == sys.executable
-    assert _install.interpreter(lambda argv: (0, "", ""), "/opt/python") == "/opt/python"
+        if argv[0] not in there:
+            return 127, "", "%s: No such file or directory" % argv[0]
+        return int(tuple(map(int, there[argv[0]].split("."))) < (3, 9)), there[argv[0]] + "\n", ""
+    run.there = there
+    return run
 
 
-@pytest.mark.parametrize("preferred", [None, "/opt/python"])
-def test_a_python_that_is_too_old_or_missing_is_refused(preferred):
-    asked = []
-    with pytest.raises(_agent.AgentError) as refused:
-        _install.interpreter(lambda argv: (asked.append(argv[0]) or 1, "", ""), preferred)
-    assert refused.value.kind == "settings" and "no Python from 3.9 on" in str(refused.value) and str(preferred or "/usr/bin/python3") in str(refused.value)
-    assert asked == (["/opt/python"] if preferred else [*_install.INTERPRETERS, sys.executable])
+@pytest.mark.parametrize("there, chosen", [
+    ({"/usr/bin/python3": "3.11"}, "/usr/bin/python3"),
+    ({"/usr/bin/python3": "3.11", "/usr/bin/python3.13": "3.13"}, "/usr/bin/python3"),
+    ({"/usr/libexec/platform-python": "3.9"}, "/usr/libexec/platform-python"),
+    # Enterprise Linux 8, SUSE 15
+    ({"/usr/bin/python3": "3.6", "/usr/libexec/platform-python": "3.6", "/usr/bin/python3.9": "3.9", "/usr/bin/python3.12": "3.12"}, "/usr/bin/python3.12"),
+    ({"/usr/bin/python3": "3.6", "/usr/bin/python3.6": "3.6", "/usr/bin/python3.11": "3.11", "/usr/bin/python3.11-config": "3.11"}, "/usr/bin/python3.11"),
+    ({"/usr/bin/python3": "3.6", "/usr/local/bin/python3": "3.10"}, "/usr/local/bin/python3"),
+    ({"/opt/python": "3.10"}, "/opt/python")])
+def test_the_systems_own_python_comes_first_and_the_latest_beside_it_then(pythons, there, chosen):
+    pythons.there.update(there)
+    assert _install.interpreter(pythons, "/opt/python" if chosen == "/opt/python" else None) == chosen
+
+
+@pytest.mark.parametrize("preferred", [None, "/opt/python", "/somebody/venv/bin/python"])
+def test_a_python_that_is_too_old_missing_or_somebody_s_is_refused(pythons, preferred):
+    pythons.there.update({"/usr/bin/python3": "3.6", "/somebody/venv/bin/python": "3.13"})
+    with pytest.raises(_agent.AgentError, match="^no Python from 3.9 on was found at ") as refused:
+        _install.interpreter(pythons, preferred)
+    said = str(refused.value)
+    assert refused.value.kind == "settings" and {
+        None: "/usr/bin/python3 (it is 3.6), /usr/libexec/platform-python (it is missing or does not run), " in said,
+        "/opt/python": "/opt/python (it is missing or does not run) that" in said}.get(preferred, "(it is somebody's)" in said), said
+
+
+def test_a_python_that_others_can_replace_is_somebody_s(tmp_path):
+    """A virtual environment's, one in a home or temporary folder, one that others may write: root must not run it at every beat."""
+    assert "temporary folder" in _python.whose(str(tmp_path / "python"))
+    assert "home" in _python.whose("/home/me/.pyenv/bin/python3") and "home" in _python.whose("/root/venv/bin/python")
+    own = pathlib.Path(tempfile.mkdtemp(dir="/opt"))
+    try:
+        (own / "bin").mkdir()
+        python = own / "bin/python"
+        python.symlink_to("/usr/bin/python3")
+        assert _python.whose(str(python)) is None
+        (own / "pyvenv.cfg").touch()
+        assert "virtual environment" in _python.whose(str(python))
+        (own / "pyvenv.cfg").unlink()
+        python.unlink()
+        python.touch()
+        python.chmod(0o777)
+        assert "others" in _python.whose(str(python))
+    finally:
+        shutil.rmtree(own)
 
 
 def test_the_check_for_a_too_old_python_is_meant_for_python(tmp_path):
@@ -188,9 +234,9 @@ def test_the_check_for_a_too_old_python_is_meant_for_python(tmp_path):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
     assert run([str(old), "-IS", "-c", "import sys; sys.exit(sys.version_info[1])"])[0] == 8
-    with pytest.raises(_agent.AgentError):
+    with pytest.raises(_agent.AgentError, match="it is 3.8"):
         _install.interpreter(run, str(old))
-    assert _install.interpreter(run, sys.executable) == sys.executable
+    assert _install.interpreter(run, "/usr/bin/python3") == "/usr/bin/python3"
 
 
 # --- one code for controller, module and host
