@@ -48,12 +48,13 @@ _raw:
 
 import hashlib
 import os
+import re
 
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.module_utils.common.validation import check_type_bool as boolean, check_type_int as integer, check_type_list
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _pace, _verify
 
 UNITS = os.path.join(_verify.ROLE_FILES, "units")  # as they lie on a host, whatever its system; a host takes those of its own
 
@@ -69,6 +70,14 @@ PEER = {
     "description": str, "tags": lambda tags: sorted(str(tag).strip() for tag in check_type_list(tags)), "expires_at": str,
     "peer_dns": lambda servers: [str(server).strip() for server in check_type_list(servers)], "peer_keepalive": integer, "group_id": integer}
 SECRETS = {"peers_token": None, "admin_password": None}  # of the controller
+
+
+def quoted(value: str) -> str:
+    """A word of a unit's file: systemd takes blanks, quotes and backslashes for its own, and expands what begins with a percent sign."""
+    value = value.replace("%", "%%")
+    if not re.search(r"""[\s"'\\]""", value):
+        return value
+    return '"%s"' % value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 class LookupModule(LookupBase):
@@ -107,12 +116,13 @@ class LookupModule(LookupBase):
         return _enrollment.digest(_verify.settings_text(fields)) if known else ""
 
     def _units(self, variables):
-        settings = self._values(variables, {name: SETTINGS[name] for name in ("interface", "heartbeat_interval", "textfile_dir")})
+        settings = self._values(variables, {name: SETTINGS[name] for name in ("interface", "heartbeat_interval", "textfile_dir", "confirm_timeout")})
         interval = max(settings.get("heartbeat_interval", 60), 1)
         offset = int(hashlib.sha256(variables["inventory_hostname"].encode("utf-8")).hexdigest()[:8], 16)
         marks = {
             "interface": settings.get("interface", "wg0"), "interval": interval, "first": offset % interval + 1, "offset": offset % max(interval // 4, 1),
-            "timeout": max(interval, 60) + 30, "textfile": "-%s" % settings["textfile_dir"] if "textfile_dir" in settings else ""}
+            "timeout": max(interval, 60) + 30, "apply": int(_pace.unit(settings.get("confirm_timeout"))),
+            "textfile": quoted("-" + settings["textfile_dir"]) if "textfile_dir" in settings else ""}
         found = {}
         for folder, _folders, names in os.walk(UNITS):
             for name in names:

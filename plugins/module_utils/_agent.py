@@ -9,34 +9,26 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 
-from . import _api, _change, _clock, _enrollment, _facts, _observe, _plan, _reach, _services, _verify, _way, _wgconf
+from . import _api, _beat, _change, _clock, _enrollment, _facts, _lock, _observe, _pace, _reach, _run, _services, _verify, _way, _wgconf
 from ._facts import AgentError
 
 TIMER = "gatecontrol-beat.timer"
 BEAT = "gatecontrol-beat.service"
-APPLY = "gatecontrol-apply.service"
+APPLY = _change.APPLY
 RECOVER = "gatecontrol-recover.service"
 
 HANDSHAKE_FRESH = 180  # seconds; the server itself calls a peer online until then
-REFUSED_WAIT = (300, 21600)  # seconds before a config that failed is tried again: doubled from the first to the second
-UNREACHED = ("network", "proxy", "tls", "redirect", "protocol", "server", "options")  # errors that prove no way to the server
 LISTS = ("allowed_ips", "dns", "allow_endpoints", "allow_allowed_ips", "allow_dns")  # of the policy
-SILENT_MOST = 86400  # seconds for which a rate limit is believed
 
 # The agent's memory, state.json: times are Unix times, intervals seconds.
 NUMBER, TEXT = (int, float), str
 MEMORY = {
-    "not_before": NUMBER, "last_try": NUMBER, "last_beat": NUMBER, "last_check": NUMBER, "connected_since": NUMBER, "requests": NUMBER,
+    "failures": NUMBER, "not_before": NUMBER, "last_try": NUMBER, "last_beat": NUMBER, "last_check": NUMBER, "connected_since": NUMBER, "requests": NUMBER,
     "clock": NUMBER, "peer_enabled": bool, "reported": TEXT, "server": {"host": TEXT, "addresses": TEXT}, "error": {"kind": TEXT, "text": TEXT},
     "refused": {"hash": TEXT, "wait": NUMBER, "again": NUMBER, "text": (str, type(None))}}
-
-
-def timestamp(seconds):
-    """ISO-8601 UTC with milliseconds, as the server writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%03dZ" % (seconds % 1 * 1000)
 
 
 def sound(value, shape):
@@ -100,9 +92,14 @@ class Agent:
             self._way = _way.Way(self.run, self.store, self.interface, beside, kept)
         return self._way
 
+    @property
+    def foreign(self):
+        """Whether this stands for a peer that is not this host's own, whose memory it must not touch."""
+        return (self.store.load("enrollment") or self.enrollment).get("peer_id") != self.enrollment.get("peer_id")
+
     def memory(self):
         """What the last beat left behind; what is damaged counts as forgotten."""
-        known = self.store.load("state") or {}
+        known = {} if self.foreign else self.store.load("state") or {}
         return {key: known[key] for key, shape in MEMORY.items() if sound(known.get(key), shape)}
 
     @property
@@ -132,8 +129,6 @@ class Agent:
         return {"status": status, "handshake_age": age,
                 "rx_bytes": sum(peer["rx"] for peer in peers), "tx_bytes": sum(peer["tx"] for peer in peers)}
 
-    # -- a beat
-
     def beat(self, check=True, now=False):
         """Report to the server and ask for a new config when that is due; returns what `show` shows.
 
@@ -141,96 +136,56 @@ class Agent:
         What went wrong with the server or its config stands in the result's "error" ({kind, text}). Raises AgentError, TunnelError, OSError.
         """
         self.check_identity()
-        state = self.memory()
-        at_once, now = now, self.now()
-        if not self.reports or now < state.get("not_before", 0) <= now + SILENT_MOST:
+        _beat.heal(self)
+        state, moment = self.memory(), self.now()
+        if not self.reports or moment < state.get("not_before", 0) <= moment + _beat.SILENT_MOST:
             return self.show(state)
         running = self.running()
         link = self.connection(running)
-        connected = link["status"] == "connected"
-        state["connected_since"] = min(state.get("connected_since", now), now) if connected else None
-        state.update(not_before=0, last_try=now, error=None)
-        peer = self.enrollment["peer_id"]
-        try:
-            # All tries of a beat end before the next beat begins.
-            api = self.api(min(self.settings.get("max_wait", 60), max(5, self.settings.get("heartbeat_interval", 60) - 15)))
-            end = api.clock() + api.max_wait
-            state["peer_enabled"] = api.heartbeat(
-                peer, connected=connected, rxBytes=link["rx_bytes"], txBytes=link["tx_bytes"],
-                uptime=int(now - state["connected_since"]) if connected else 0, hostname=os.uname().nodename.split(".")[0].lower())
-            state.update(last_beat=now, clock=_clock.noted(state, now, _clock.server_time(api.date)))
-            state["server"] = self._way and self._way.reached() or state.get("server")
-            changing = self.store.load("pending")
-            if check and not changing:
-                state["error"] = self._follow_names(running, self._way is not None and self._way.went_beside)
-            if not state.get("reported"):
-                state["reported"] = link["status"]
-            elif state["reported"] != link["status"] and not changing:
-                api.max_wait = max(0, end - api.clock())
-                api.status(peer, link["status"], timestamp(now))
-                state["reported"] = link["status"]
-            if check and not changing:
-                if at_once or not 0 <= now - state.get("last_check", 0) < self.settings.get("sync_interval", 300) - 5:
-                    api.max_wait = max(0, end - api.clock())
-                    self._check(state, api, at_once)
-                unusable = (state.get("refused") or {}).get("text")
-                if unusable:
-                    state["error"] = {"kind": "config", "text": unusable}
-        except _api.ApiError as err:
-            state["error"] = {"kind": err.kind, "text": self.explained(err)}
-            if check and err.kind in UNREACHED:  # the server may be reached by its own tunnel only
-                self._follow_names(running, False)
-            if err.kind == "rate_limited":
-                state["not_before"] = now + min(err.details["retry_after"], SILENT_MOST)
-        state["requests"] = self._api.requests if self._api else 0
-        self.store.save("state", state)
+        _beat.report(self, state, running, link, check, now)
+        _beat.remember(self, state)
         return self.show(state, link)
 
-    def explained(self, err):
-        """The text of an ApiError; where the clock is wrong, that is most likely why."""
-        clock = _clock.told(self.memory(), self.now()) if err.kind in UNREACHED else None
-        return "%s; %s: set it" % (err, clock) if clock else str(err)
+    def server_addresses(self):
+        """Where requests of this run have reached the server, {"host", "addresses"}; None where that is not known."""
+        return self._way and self._way.reached()
 
-    def _follow_names(self, running, dead):
-        """Move the endpoints that do not answer and whose names have other addresses by now; the error where that fails, else None.
+    @property
+    def went_beside(self):
+        """Whether a request of this run left beside the tunnel, which did not carry it."""
+        return self._way is not None and self._way.went_beside
 
-        dead: whether the tunnel is known to carry nothing, however new its handshake is. WireGuard asks for a name once, when the tunnel starts.
-        """
-        if running is None or not (dead or any(_plan.is_stale(peer["handshake"], self.now()) for peer in running.peers.values())):
-            return None
-        config, name = _observe.applied(self.config_path), _observe.real_name(self.store.root, self.interface)
-        try:
-            resolve = _way.resolver(self.run, self.store, self.interface)
-            for key, endpoint in _plan.moved_endpoints(config, running, None if dead else self.now(), resolve) if config else ():
-                _observe.command(self.run, ["wg", "set", name, "peer", key, "endpoint", endpoint])
-        except _observe.TunnelError as err:
-            return {"kind": "tunnel", "text": "the endpoint could not be moved: %s" % err}
-        return None
-
-    def _check(self, state, api, at_once):
-        """Ask for a new config and start its application, which is a unit of its own: the beat's cannot change the network."""
-        offer = api.config_check(self.enrollment["peer_id"], self.enrollment.get("hash"))
-        now = state["last_check"] = self.now()
-        refused = state.get("refused") or {}
-        if offer is None:
-            state["refused"] = None
-            return
-        known = refused.get("hash") == offer["hash"]
-        if known and not at_once and 0 < refused["again"] - now <= REFUSED_WAIT[1]:
-            return
-        wait = min(refused["wait"] * 2, REFUSED_WAIT[1]) if known else REFUSED_WAIT[0]
-        # Noted before it is tried: a config that is rolled back comes up here again.
-        refused = state["refused"] = {"hash": offer["hash"], "wait": wait, "again": now + wait, "text": None}
-        try:
-            self.stage(offer["config"])
-            self.arm("server", self.enrollment.get("controller"))
-            self.services.start_no_block(APPLY)
-        except _wgconf.ConfigError as err:
-            refused["text"] = "the server's config was refused and the tunnel left as it is: %s" % err
-        except (AgentError, _observe.TunnelError, _services.ServiceError) as err:
-            refused["text"] = "the server's config was not applied and the tunnel left as it is: %s" % err
+    @property
+    def requests(self):
+        """How many requests this run has sent."""
+        return self._api.requests if self._api else 0
 
     # -- a new config
+
+    def lock(self, limit=_lock.PATIENCE, make=True):
+        """Hold the host's lock, as _lock.held does."""
+        return _lock.held(self.store, limit, self.sleep, self.clock, make)
+
+    @contextlib.contextmanager
+    def alone(self, limit=_lock.PATIENCE, make=True):
+        """Hold the host's lock while no change is under way. One that is, is waited for; one that was interrupted is ended first.
+
+        limit: seconds to wait. make: as _lock.held takes it. Raises Busy, Underway, and what a way back raises.
+        """
+        end = self.clock() + limit
+        while True:
+            with self.lock(max(0, end - self.clock()), make):
+                found = _change.state_of(self.store, self.clock) if not isinstance(self.store, _enrollment.Texts) else None
+                if found == "interrupted":
+                    _change.recover(self.run, self.services, self.store, live=True, accept=self.accept, sleep=self.sleep, clock=self.clock)
+                if found != "starting":
+                    if not self.foreign:  # it may have been written by whoever was waited for
+                        self.enrollment = self.store.load("enrollment") or {}
+                    yield
+                    return
+            if self.clock() >= end:
+                raise _change.Underway("a change of %s was armed and has not ended within %d s; try again in a minute" % (self.interface, limit))
+            self.sleep(0.5)
 
     def stage(self, offered, policy=None):
         """Turn the server's text into the candidate; returns its text. Raises ConfigError, and nothing is written then.
@@ -238,16 +193,10 @@ class Agent:
         policy: options of _options.POLICY, the settings' own unless given.
         """
         text = self.rendered(offered, policy)
-        self.wait_idle()
-        self.store.save("offered", offered)
-        self.store.save("candidate", text)
+        with self.alone():
+            self.store.save("offered", offered)
+            self.store.save("candidate", text)
         return text
-
-    def wait_idle(self):
-        """Wait until no change is under way, so that its candidate is not replaced; one that died is left to whoever arms next."""
-        end = self.clock() + 120
-        while self.clock() < min(end, (self.store.load("pending") or {}).get("deadline", 0) + 30):
-            self.sleep(0.5)
 
     def rendered(self, offered, policy=None):
         """The file that belongs to a server's text under a local policy. Raises ConfigError."""
@@ -285,38 +234,61 @@ class Agent:
         if reach["reason"] and not reach["through"]:
             raise AgentError("the new config would cut the controller off, so nothing was changed: %s; narrow gatecontrol_allowed_ips, or set "
                              "gatecontrol_keep_reachable=false" % reach["reason"], "lockout")
-        change = _change.arm(self.store, self.interface, confirm_by=confirm_by, timeout=timeout or self.settings.get("confirm_timeout", 40),
-                             kept=reach["kept"], clock=self.clock)
-        # A play may fetch a newer one while this is applied.
-        self.store.save("pending", dict(self.store.load("pending"), offered=_enrollment.digest(self.store.text("offered") or "")))
+        return _change.arm(self.store, self.interface, confirm_by=confirm_by, timeout=timeout or self.settings.get("confirm_timeout", 40),
+                           kept=reach["kept"], clock=self.clock, sleep=self.sleep)
+
+    def launch(self, confirm_by, ssh_connection, timeout=None):
+        """Arm the candidate and start the unit that takes it; returns the change's id. Raises as arm does, and ServiceError: nothing is armed then."""
+        longest = max(_pace.UNIT, self.settings.get("confirm_timeout") or 0)
+        if (timeout or 0) > longest:
+            raise AgentError("confirm_timeout=%d is more than the %d s that %s was made for; set gatecontrol_confirm_timeout for the play that installs "
+                             "the agent too" % (timeout, longest, self.services.name(APPLY)), "settings")
+        change = self.arm(confirm_by, ssh_connection, timeout)
+        try:
+            self.services.start_no_block(APPLY)
+        except _services.ServiceError:
+            self.store.drop("pending", "last_good")
+            raise
         return change
 
-    def prove(self):
+    def prove(self, until=None):
         """None where the server answers this host over what runs now, else the reason. The beat is sent: it is the enrollment's first one.
 
+        until: when the answer has to be there, by this agent's clock; the deadline of the change unless given.
         A refusal is an answer too: whatever it says of the token or of a rate limit, the way to the server is open.
         """
         if not self.reports:
             return None
-        pending = self.store.load("pending") or {}
-        left = max(2, int(pending.get("deadline", 0) - self.clock()) - 1)
-        self.settings = dict(self.settings, max_wait=left, timeout=min(left, self.settings.get("timeout") or 15))
-        self.through = True
-        self.store.save("state", dict(self.memory(), not_before=0))  # a rate limit of before must not stand in for an answer
-        shown = self.beat(check=False)
-        return shown["error"]["text"] if shown["error"] and shown["error"]["kind"] in UNREACHED else None
+        self.check_identity()
+        left = max(2, (until or (self.store.load("pending") or {}).get("deadline", 0)) - self.clock())
+        self.settings = dict(self.settings, max_wait=int(left), timeout=min(max(1, int(left)), self.settings.get("timeout") or 15))
+        state = dict(self.memory(), not_before=0)  # a rate limit of before must not stand in for an answer
+        running, self.through = self.running(), True
+        link = self.connection(running)
+        in_time, _nothing = _run.within(left, lambda: _beat.report(self, state, running, link, False, False))
+        if not in_time:
+            return "the server did not answer within %d s over the new tunnel" % left
+        self.store.save("state", state)
+        return state["error"]["text"] if state["error"] and state["error"]["kind"] in _beat.UNREACHED else None
 
-    def accept(self):
-        """Record the config that was proven: what the server issued and what was written."""
-        offered, armed = self.store.text("offered"), self.store.load("pending") or {}
-        if offered is None or not self.enrollment.get("peer_id"):
+    def accept(self, change=None):
+        """Record the config that a change (as in pending) has proven: what the server issued and what was written. Raises OSError.
+
+        Without a change it is the one that lies there now.
+        """
+        offered, change = self.store.text("offered"), change or {}
+        if not self.enrollment.get("peer_id") or (change["offered"] if "offered" in change else offered) is None:
             return
-        self.note(file_hash=_enrollment.digest(_enrollment.read_text(self.config_path) or ""))
+        values = {"file_hash": change.get("candidate") or _enrollment.digest(_enrollment.read_text(self.config_path) or "")}
         if self.platform == "windows":  # whose agent cannot render a config to compare, and so keeps what it was made with
-            self.note(settings=_enrollment.digest(self.store.text("settings") or ""))
-        if armed.get("offered") in (None, _enrollment.digest(offered)):
+            values["settings"] = _enrollment.digest(self.store.text("settings") or "")
+        # Another one may have been fetched since: it is that one's change that records it.
+        mine = offered is not None and change.get("offered") in (None, _enrollment.digest(offered))
+        if mine:
             self.store.save("issued", offered)
-            self.note(hash=_enrollment.digest(offered))
+            values["hash"] = _enrollment.digest(offered)
+        self.note(**values)
+        if mine:
             self.store.drop("offered")
 
     def note(self, **values):
@@ -331,7 +303,8 @@ class Agent:
 
     def apply(self):
         """The work of the apply unit: take the armed step, prove it, wait for its confirmation, else go back; returns the verdict."""
-        return _change.run_armed(self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep, clock=self.clock)
+        return _change.run_armed(
+            self.run, self.services, self.store, prove=self.prove, accept=self.accept, sleep=self.sleep, clock=self.clock)
 
     # -- what it is like
 
@@ -341,7 +314,7 @@ class Agent:
         link = link or self.connection(self.running())
         shown = {key: self.enrollment.get(key) for key in ("peer_id", "peer_name", "url", "interface", "reporting", "hash")}
         shown.update(link, enrolled=bool(self.enrollment.get("peer_id")), version=_verify.VERSION)
-        for key in ("peer_enabled", "last_beat", "last_try", "last_check", "not_before", "error", "refused", "requests"):
+        for key in ("peer_enabled", "last_beat", "last_try", "last_check", "not_before", "error", "failures", "refused", "requests"):
             shown[key] = state.get(key)
         shown["clock_behind"] = _clock.behind(state, self.now())
         shown["verdict"] = self.store.load("verdict")

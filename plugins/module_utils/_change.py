@@ -9,105 +9,171 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
 import socket
 import time
 
-from . import _enrollment, _observe, _plan, _reach, _step, _wgconf
+from . import _enrollment, _lock, _observe, _pace, _plan, _reach, _run, _step, _wgconf
 
+APPLY = "gatecontrol-apply.service"
 SILENT = 300  # seconds without a handshake after which a Mac's tunnel is started anew
 BOOTED = "var/run/gatecontrol.booted"  # on macOS, which empties that folder at boot: what a reboot interrupted has been ended
 
 
-def arm(store, interface, confirm_by="controller", timeout=40, kept=None, clock=time.monotonic):
+class Underway(_observe.TunnelError):
+    """Another change is under way. One sentence."""
+
+
+def arm(store, interface, confirm_by="controller", timeout=40, kept=None, clock=time.monotonic, sleep=time.sleep):
     """Prepare the change to the candidate; returns its id. The caller then starts the unit that calls run_armed, with start_no_block.
 
-    confirm_by: "controller" waits for confirm(), "server" takes the proof of run_armed for it. timeout: seconds from now to the way back.
-    kept: the kept path of reachability, put in place with the change, None for none. Nothing of the tunnel is touched.
+    confirm_by: "controller" waits for confirm(), "server" takes the proof of run_armed for it. timeout: seconds to prove the step in, and again
+    to confirm it in. kept: the kept path of reachability, put in place with the change, None for none. Nothing of the tunnel is touched.
     Raises TunnelError while another change is under way, ConfigError for a candidate that does not parse.
     """
     _observe.unit_of(interface)
-    _wgconf.parse(store.text("candidate") or "", allow_hooks=True)
-    change, verdict, now = store.load("pending"), store.load("verdict"), clock()
-    if change and not (verdict and verdict["id"] == change["id"]):
-        if change["armed"] <= now <= change["deadline"] + 60:
-            raise _observe.TunnelError("another change of %s is under way; try again in %d s" % (change["interface"], change["deadline"] + 61 - now))
-        # It was interrupted: its way back is still the way to what worked last.
-    else:
-        change, old = {}, _enrollment.read_text(_observe.config_path(store, interface))
-        store.drop("pending", "verdict")
-        change["had_config"] = old is not None
-        if old is not None:
-            store.save("last_good", old)
-    store.drop("confirm")
-    change.update(id=os.urandom(16).hex(), word=None, interface=interface, confirm_by=confirm_by, armed=now, deadline=now + timeout,
-                  kept=kept)
-    store.save("pending", change)
+    with _lock.held(store, sleep=sleep, clock=clock):
+        candidate = store.text("candidate") or ""
+        _wgconf.parse(candidate, allow_hooks=True)
+        change, verdict, now = store.load("pending"), store.load("verdict"), clock()
+        if change and not (verdict and verdict["id"] == change["id"]):
+            if starting(change, now):
+                raise Underway("another change of %s is under way; try again in %d s" % (
+                    change["interface"], _pace.longest(change.get("timeout", timeout))))
+            # It was interrupted: its way back is still the way to what worked last.
+            change.pop("begun", None)
+        else:
+            change, old = {}, _enrollment.read_text(_observe.config_path(store, interface))
+            store.drop("pending", "verdict")
+            change["had_config"] = old is not None
+            if old is not None:
+                store.save("last_good", old)
+        store.drop("confirm")
+        offered = store.text("offered")
+        change.update(id=os.urandom(16).hex(), word=None, interface=interface, confirm_by=confirm_by, armed=now, timeout=timeout,
+                      deadline=now + _pace.START + timeout, kept=kept, candidate=_enrollment.digest(candidate),
+                      offered=None if offered is None else _enrollment.digest(offered))
+        store.save("pending", change)
     return change["id"]
+
+
+def starting(change, now):
+    """Whether a change was armed only just, and its unit is still to begin."""
+    return "begun" not in change and change["armed"] <= now <= change["armed"] + _pace.START
 
 
 def run_armed(run, services, store, prove=None, accept=None, sleep=time.sleep, clock=time.monotonic, probe=None):
     """Take the armed step, prove it, wait for its confirmation, else go back. Returns the verdict, None where nothing is pending.
 
-    prove() -> None or the reason why the server is not reached; accept() records a success, and may be called twice;
+    prove(until) -> None or the reason why the server is not reached by then; accept(change) records a success, and may be called twice;
     probe(interface, address, port, payload) sends a datagram. The verdict, also saved: {id, word, ok, reason, action, reasons, ended
-    (Unix time)}; action and reasons are the plan's. Any failure whatsoever leads back to the config of before.
+    (Unix time)}; action and reasons are the plan's. Any failure whatsoever leads back to the config of before, by the change's deadline.
+    What another process began and did not end is only gone back from.
     """
-    change = store.load("pending")
-    if change is None:
-        return None
-    verdict = {"id": change["id"], "ok": False, "reason": None, "action": None, "reasons": []}
-    try:
-        sleep(1)  # the answer to whoever armed this should have left the host
-        if "ran" not in change:
-            state = services.show([_observe.unit_of(change["interface"])], ["UnitFileState"])[_observe.unit_of(change["interface"])]
-            change.update(ran=_observe.dump(run, change["interface"], store.root) is not None, enabled=state.get("UnitFileState") == "enabled",
-                          kept_before=_reach.kept_path(store, change["interface"]))
-            store.save("pending", change)
-        begin = clock()
-        step, proof = _take(run, services, store, change, clock)
-        verdict.update(action=step.action, reasons=step.reasons)
-        timeout = change["deadline"] - change["armed"]
-        half = change["armed"] + timeout * 0.6
-        last = change["deadline"] - min(clock() - begin, timeout / 4)  # the way back takes as long as the way there
-        reason = _prove(run, store.root, change["interface"], proof, half, sleep, clock, probe or _datagram) or (prove() if prove else None)
-        if not reason and change["confirm_by"] == "controller":
-            change["word"] = os.urandom(16).hex()
-            store.save("pending", change)
-        while not reason and (store.text("confirm") or "").strip() != (change.get("word") or ""):
-            if clock() > last:
-                reason = "the controller did not come back over a new connection within %d s" % (change["deadline"] - change["armed"])
-            sleep(0.2)
-    except Exception as error:  # whatever it was, the host must find its way back
-        reason = str(error) or type(error).__name__
-    if reason:
-        reason = _go_back(run, services, store, change, reason)
-    verdict.update(ok=reason is None, reason=reason, word=change.get("word"))
-    return _finish(store, verdict, accept)
+    with _lock.held(store, _pace.START, sleep, clock):
+        change = store.load("pending")
+        if change is None:
+            return None
+        if not starting(change, clock()) or (store.load("verdict") or {}).get("id") == change["id"]:
+            return recover(run, services, store, live=True, accept=accept, sleep=sleep, clock=clock)
+        verdict = {"id": change["id"], "ok": False, "reason": None, "action": None, "reasons": []}
+        try:
+            reason = _go(run, services, store, change, verdict, (prove, sleep, clock, probe or _datagram))
+        except Exception as error:  # whatever it was, the host must find its way back
+            reason = str(error) or type(error).__name__
+        if reason:
+            _run.bound(run, clock() + _pace.STEP)
+            reason = _go_back(run, services, store, change, reason)
+        _run.bound(run, None)
+        verdict.update(ok=reason is None, reason=reason, word=change.get("word"))
+        return _finish(store, change, verdict, accept)
 
 
-def _finish(store, verdict, accept):
+def _go(run, services, store, change, verdict, means):
+    """The way there: step, proof, confirmation. Returns the reason why it is to be undone, None where it is to stay.
+
+    Each part sets the deadline anew, since none is to lose what another took: see docs/lockout.md. means: (prove, sleep, clock, probe).
+    """
+    prove, sleep, clock, probe = means
+    timeout, begun = change["timeout"], clock()
+    _set(store, change, begun=begun, deadline=begun + _pace.STEP + timeout)
+    sleep(1)  # the answer to whoever armed this should have left the host
+    _run.bound(run, begun + _pace.STEP)
+    if "ran" not in change:
+        unit = _observe.unit_of(change["interface"])
+        state = services.show([unit], ["UnitFileState"])[unit]
+        _set(store, change, ran=_observe.dump(run, change["interface"], store.root) is not None, enabled=state.get("UnitFileState") == "enabled",
+             kept_before=_reach.kept_path(store, change["interface"]))
+    begin = clock()
+    step, proof = _take(run, services, store, change)
+    verdict.update(action=step.action, reasons=step.reasons)
+    taken = clock()
+    took = min(taken - begin, _pace.STEP)  # and so long the way back takes as well
+    _set(store, change, deadline=taken + timeout + took)
+    _run.bound(run, taken + timeout)
+    reason = _prove(run, store.root, change["interface"], proof, taken + timeout * 0.6, sleep, clock, probe)
+    reason = reason or (prove(taken + timeout) if prove else None)
+    if reason or change["confirm_by"] != "controller":
+        return reason
+    end = clock() + timeout
+    _set(store, change, word=os.urandom(16).hex(), deadline=end + took)
+    return _await(store, change, end, took, sleep, clock)
+
+
+def _await(store, change, end, took, sleep, clock):
+    """None once the controller has brought the word, else the reason.
+
+    It needs two logins, one to fetch the word and one to bring it. Where the first is slow, the second is given as long as that one took.
+    """
+    begin, fetched = clock(), False
+    while True:
+        said = (store.text("confirm") or "").strip()
+        if said == change["word"]:
+            return None
+        if said == change["id"] and not fetched:
+            fetched, end = True, end + min(clock() - begin, change["timeout"])
+            _set(store, change, deadline=end + took)
+        if clock() > end:
+            return "the controller did not come back over a new connection within %d s" % (end - begin)
+        sleep(0.2)
+
+
+def _set(store, change, **values):
+    change.update(values)
+    store.save("pending", change)
+
+
+def _finish(store, change, verdict, accept):
     if "ended" not in verdict:
         verdict["ended"] = int(time.time())
         store.save("verdict", verdict)
     if verdict["ok"] and accept:
-        accept()
+        try:
+            accept(change)
+        except OSError as error:  # a full disk: the next beat tries again
+            with contextlib.suppress(OSError):
+                store.save("verdict", dict(verdict, unrecorded="%s: %s" % (error.filename or "this host", error.strerror or error)))
+            raise
+    verdict.pop("unrecorded", None)
     store.drop("confirm", "last_good", "candidate")
     store.drop("pending")  # last: while it is there, whatever interrupts is recovered from
     return verdict
 
 
-def _take(run, services, store, change, clock):
+def _take(run, services, store, change):
     """Take the armed step; returns (plan, (config, what ran before))."""
-    interface = change["interface"]
+    interface, text = change["interface"], store.text("candidate") or ""
+    if _enrollment.digest(text) != change.get("candidate", _enrollment.digest(text)):
+        raise _observe.TunnelError("the config that was armed is not the one that lies there now; run the play again")
     path = _observe.config_path(store, interface)
-    config = _wgconf.parse(store.text("candidate") or "", allow_hooks=True)
+    config = _wgconf.parse(text, allow_hooks=True)
     running = _observe.observe(run, interface, store.root, change["kept"])
     step = _plan.plan(config, running, _observe.applied(path), change["kept"])
     _reach.keep(run, services, store, interface, change["kept"])
-    _step.apply(run, services, store, interface, step, config, change["kept"], limit=max(5, int(change["deadline"] - clock())))
+    _step.apply(run, services, store, interface, step, config, change["kept"], limit=_pace.STEP * 3 // 4)
     return step, (config, running if step.action in ("sync", "none") else None)
 
 
@@ -194,44 +260,64 @@ def confirm(store, word, wait=60, sleep=time.sleep, clock=time.monotonic):
     end, said = clock() + wait, False
     while True:
         change, verdict = store.load("pending") or {}, store.load("verdict") or {}
+        if word in (verdict.get("id"), verdict.get("word")) and (not change or "unrecorded" in verdict):
+            return verdict
         if change.get("word") and change["id"] == word:
+            if not store.text("confirm"):
+                with contextlib.suppress(OSError):  # it only tells that the controller was here
+                    store.save("confirm", word)
             return {"confirm": change["word"]}
         if change.get("word") == word:
             if not said:  # once: the unit may be clearing up already
                 store.save("confirm", word)
             said = True
-        elif not change and word in (verdict.get("id"), verdict.get("word")):
-            return verdict
         if clock() >= end:
             return None
         sleep(0.1)
 
 
-def recover(run, services, store, live=False, accept=None):
-    """End a change that was interrupted; returns its verdict, None where there is none.
+def recover(run, services, store, live=False, accept=None, sleep=time.sleep, clock=time.monotonic):
+    """End a change that was interrupted; returns its verdict, None where there is none, or where it is only just to begin.
 
     live=False: at boot, before wg-quick starts: only files are restored. live=True: the interface as well, after the unit was killed.
     """
-    change, verdict = store.load("pending"), store.load("verdict")
+    with _lock.held(store, _pace.START, sleep, clock):
+        change, verdict = store.load("pending"), store.load("verdict")
+        if change is None:
+            return None
+        if verdict and verdict["id"] == change["id"]:
+            return _finish(store, change, verdict, accept)
+        if live and starting(change, clock()):
+            return None
+        _run.bound(run, clock() + _pace.STEP)
+        if live:
+            reason = _go_back(run, services, store, change, "the change was interrupted")
+        else:
+            reason = "the host was rebooted in the middle of the change"
+            path, text = _observe.config_path(store, change["interface"]), store.text("last_good")
+            if "ran" in change:
+                _reach.keep(run, services, store, change["interface"], change["kept_before"])
+                if not change["had_config"]:
+                    _enrollment.remove_file(path)
+                elif text is not None:
+                    _enrollment.write_text(path, text)
+                if not change["enabled"]:
+                    services.disable(_observe.unit_of(change["interface"]))
+        verdict = {"id": change["id"], "word": change.get("word"), "ok": False, "reason": reason, "action": None, "reasons": []}
+        return _finish(store, change, verdict, accept)
+
+
+def state_of(store, clock=time.monotonic):
+    """What became of the change that is pending: None where none is, "starting", "working", "overdue" (its process should have ended it) or
+    "interrupted" (no process is at it). Raises OSError."""
+    change = store.load("pending")
     if change is None:
         return None
-    if verdict and verdict["id"] == change["id"]:
-        return _finish(store, verdict, accept)
-    if live:
-        reason = _go_back(run, services, store, change, "the change was interrupted")
-    else:
-        reason = "the host was rebooted in the middle of the change"
-        path, text = _observe.config_path(store, change["interface"]), store.text("last_good")
-        if "ran" in change:
-            _reach.keep(run, services, store, change["interface"], change["kept_before"])
-            if not change["had_config"]:
-                _enrollment.remove_file(path)
-            elif text is not None:
-                _enrollment.write_text(path, text)
-            if not change["enabled"]:
-                services.disable(_observe.unit_of(change["interface"]))
-    verdict = {"id": change["id"], "word": change.get("word"), "ok": False, "reason": reason, "action": None, "reasons": []}
-    return _finish(store, verdict, accept)
+    now = clock()
+    if not _lock.is_free(store):
+        over = change["armed"] <= now and now > change["deadline"] + 4 * _pace.LATE
+        return "overdue" if over else "working"
+    return "starting" if starting(change, now) and not (store.load("verdict") or {}).get("id") == change["id"] else "interrupted"
 
 
 def tend(run, services, store, interface, accept=None, now=time.time, sleep=time.sleep, clock=time.monotonic):
@@ -246,9 +332,13 @@ def tend(run, services, store, interface, accept=None, now=time.time, sleep=time
         sleep(0.5)
     change, path = store.load("pending"), _observe.config_path(store, interface)
     if change:
-        if change["armed"] <= clock() <= change["deadline"] + 30:
+        state = state_of(store, clock)
+        if state == "overdue":
+            services.stop(APPLY)
+        if state in ("starting", "working"):
             return None
-        return failed(interface, recover(run, services, store, live=True, accept=accept))
+        verdict = recover(run, services, store, live=True, accept=accept, sleep=sleep, clock=clock)
+        return failed(interface, verdict) if verdict and not verdict["ok"] else None
     config = _observe.applied(path)
     if config is None:
         return None

@@ -8,12 +8,13 @@ This module util is PRIVATE to the collection; it may change without notice.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
 import time
 
-from . import _agent, _change, _clock, _drift, _enrollment, _observe, _services, _verify, _wgconf
+from . import _agent, _beat, _change, _clock, _drift, _enrollment, _lock, _observe, _services, _verify, _wgconf
 
 # name -> words that follow
 COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "tend": 0}
@@ -23,42 +24,59 @@ def command(store, run, name, words, as_json=False):
     """What the launcher does: (exit status, text to print)."""
     try:
         agent = _agent.Agent(store, run)
-        if name == "verify":
-            return 0, _verify.MARKER + json.dumps(_drift.verify(agent, json.loads(base64.b64decode(words[0]))))
-        if name == "confirm":
-            return 0, _verify.MARKER + json.dumps(_change.confirm(store, words[0], sleep=agent.sleep))
-        if name == "checked":
-            store.save("state", dict(agent.memory(), last_check=agent.now()))
-            return 0, None
-        if name in ("recover", "restore"):
-            if name == "restore" and agent.services.stopping():
-                return 0, None  # the boot that follows recovers
-            mark = os.path.join(store.root, _change.BOOTED) if agent.services.NAME == "launchd" else None
-            if mark and os.path.exists(mark):
-                return 0, None  # the job was loaded anew, and the host was not booted
-            if name == "recover":  # the machine boots, and nothing has begun to work yet
-                clock = _clock.set_forward(agent.memory())
-                if clock:
-                    print(clock)
-            verdict = _change.recover(run, agent.services, store, live=name == "restore", accept=agent.accept)
-            if mark:
-                _enrollment.write_text(mark, "", 0o644)
-            return 0, verdict and verdict["reason"]
-        if name == "tend":
-            return 0, _change.tend(run, agent.services, store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock)
-        if name == "apply":
-            verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
-            return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
+        if name in WORK:
+            return WORK[name](agent, *words)
         shown = agent.show() if name == "show" else agent.beat(now=name == "sync")
         if name != "show":
             publish(agent, shown)
     except (_agent.AgentError, _observe.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
         return 1, str(err)
     except OSError as err:
-        advice = "run this as root" if os.geteuid() else "look into the path and its rights"
-        return 1, "%s: %s; %s" % (err.filename or "this host", err.strerror or err, advice)
+        return 1, "%s; %s" % (_beat.told(err), "run this as root" if os.geteuid() else "look into the path and its rights")
     failed = bool(shown["error"] and name != "show")
     return int(failed), json.dumps(shown, sort_keys=True) if as_json else described(shown)
+
+
+def _checked(agent):
+    with agent.lock():
+        agent.store.save("state", dict(agent.memory(), last_check=agent.now()))
+    return 0, None
+
+
+def _restore(agent):
+    if agent.services.stopping():
+        return 0, None  # the boot that follows recovers
+    verdict = _change.recover(agent.run, agent.services, agent.store, live=True, accept=agent.accept)
+    return 0, verdict and verdict["reason"]
+
+
+def _recover(agent):
+    mark = os.path.join(agent.store.root, _change.BOOTED) if agent.services.NAME == "launchd" else None
+    if mark and os.path.exists(mark):
+        return 0, None  # the job was loaded anew, and the host was not booted
+    clock = _clock.set_forward(agent.memory())  # the machine boots, and nothing has begun to work yet
+    if clock:
+        print(clock)
+    verdict = _change.recover(agent.run, agent.services, agent.store, accept=agent.accept)
+    if mark:
+        _enrollment.write_text(mark, "", 0o644)
+    return 0, verdict and verdict["reason"]
+
+
+def _apply(agent):
+    verdict = agent.apply() or {"ok": True, "reason": "nothing is pending"}
+    return int(not verdict["ok"]), verdict["reason"] or "the new config is in use"
+
+
+def _answer(value):
+    return 0, _verify.MARKER + json.dumps(value)
+
+
+WORK = {
+    "verify": lambda agent, wanted: _answer(_drift.verify(agent, json.loads(base64.b64decode(wanted)))),
+    "confirm": lambda agent, word: _answer(_change.confirm(agent.store, word, sleep=agent.sleep)),
+    "checked": _checked, "restore": _restore, "recover": _recover, "apply": _apply,
+    "tend": lambda agent: (0, _change.tend(agent.run, agent.services, agent.store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock))}
 
 
 def described(shown):
@@ -93,12 +111,23 @@ def described(shown):
 
 
 def publish(agent, shown):
-    """Write the metrics where the settings want them. Raises AgentError where that directory is missing."""
-    folder = agent.settings.get("textfile")
-    if folder and not os.path.isdir(folder):
-        raise _agent.AgentError("the directory %s for the metrics is missing; create it or correct gatecontrol_textfile_dir" % folder, "settings")
-    if folder:
-        _enrollment.write_text(os.path.join(folder, "gatecontrol.prom"), metrics(shown), 0o644)
+    """Write the metrics where the settings want them; where that does not work, it stands in the agent's memory and in shown["error"]."""
+    folder, trouble = agent.settings.get("textfile"), None
+    if not folder:
+        return
+    try:
+        if os.path.isdir(folder):
+            _enrollment.write_text(os.path.join(folder, "gatecontrol.prom"), metrics(shown), 0o644)
+        else:
+            trouble = "the directory %s for the metrics is missing, or the agent's unit does not see it; create it or correct " \
+                      "gatecontrol_textfile_dir" % folder
+    except OSError as err:
+        trouble = "the metrics cannot be written: %s; the agent's unit writes by the rights of root's own files alone: give the directory to root, or " \
+                  "correct gatecontrol_textfile_dir" % _beat.told(err)
+    if trouble and not shown["error"]:
+        shown["error"] = {"kind": "textfile", "text": trouble}
+        with contextlib.suppress(_lock.Busy), agent.lock(_beat.MOMENT):
+            agent.store.save("state", dict(agent.memory(), error=shown["error"]))
 
 
 def metrics(shown):
@@ -107,6 +136,8 @@ def metrics(shown):
     labels = '{peer="%s",interface="%s"}' % (name, shown["interface"])
     values = (
         ("beat_success", "gauge", "1 if the last beat was answered", int(shown["last_beat"] == (shown["last_try"] or 0))),
+        ("failing_beats", "gauge", "beats in a row that went wrong", shown["failures"] or 0),
+        ("change_pending", "gauge", "1 while a change of the tunnel is under way, or was not ended", int(shown["pending"])),
         ("config_refused", "gauge", "1 if the server's config cannot be used here", int(bool((shown["refused"] or {}).get("text")))),
         ("last_beat_timestamp_seconds", "gauge", "when a beat was last answered", shown["last_beat"]),
         ("peer_enabled", "gauge", "1 if the server has the peer enabled", None if shown["peer_enabled"] is None else int(shown["peer_enabled"])),

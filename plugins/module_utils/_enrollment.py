@@ -29,7 +29,7 @@ FILES = {
     "candidate": VAR + "/candidate.conf",    # the config that is to be applied next
     "last_good": VAR + "/last_good.conf",    # the config that ran before the change under way
     "pending": VAR + "/pending.json",        # a change is under way
-    "confirm": VAR + "/confirm",             # the controller came back over a new connection: holds the change's id
+    "confirm": VAR + "/confirm",             # the controller came back: the change's id, then, over a new connection, its word
     "verdict": VAR + "/verdict.json",        # how the last change ended
     "state": VAR + "/state.json",            # the agent's memory between two beats
 }
@@ -107,6 +107,8 @@ def remove_file(path):
 class Store:
     """The host's files by their names in FILES, below root ("/" but in tests and on stand-ins)."""
 
+    locked = False  # whether this process holds the host's lock (_lock)
+
     def __init__(self, root="/"):
         self.root = root
 
@@ -144,6 +146,8 @@ class Texts(Store):
 
     texts: {name: text} as they lie on the host; changed: {name: text, None for one that is removed}, for whoever brings it there.
     """
+
+    locked = True  # nobody else has them
 
     def __init__(self, texts):
         super().__init__()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 
-from . import _agent, _api, _peer
+from . import _api, _beat, _peer
 
 STOP = ("licence", "rate_limited", "auth", "scope", "forbidden", "user_disabled", "conflict", "network", "proxy", "tls", "redirect", "server",
         "uncertain", "endpoint_missing")
@@ -35,7 +35,7 @@ def slim(peer):
 
 def is_past(moment, now):
     """Whether a time of the server (ISO-8601 UTC text or None) is over; now in seconds."""
-    return bool(moment) and moment.replace(" ", "T") < _agent.timestamp(now)
+    return bool(moment) and moment.replace(" ", "T") < _beat.timestamp(now)
 
 
 class _Listed(_peer.ServerPeer):

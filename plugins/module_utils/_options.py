@@ -8,11 +8,12 @@ This module util is PRIVATE to the collection; it may change without notice.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
-from . import _agent, _api, _enrollment, _facts, _observe, _peer, _services, _verify, _wgconf
+from . import _agent, _api, _enrollment, _facts, _observe, _peer, _run, _services, _verify, _wgconf
 
 # How the server is reached. The same names stand in the agent's settings; they have no defaults here, so that those settings count.
 REACH = {
@@ -106,7 +107,7 @@ def reach(params, settings=None):
 def api(module, options, identity=None):
     """The server as a module's token in the options sees it; on an enrolled host by the way that its agent takes beside a dead tunnel."""
     try:
-        host = _agent.Agent(_enrollment.Store(), runner(module))
+        host = _agent.Agent(_enrollment.Store(), runner())
         dial = host.way(options).dial if host.enrollment.get("peer_id") else None
     except PermissionError:  # whoever may not read the enrollment, may not mark packets either
         dial = None
@@ -149,24 +150,20 @@ def identity(params, settings=None, fingerprint=None):
             "fingerprint": params["machine_fingerprint"] or fingerprint}
 
 
-def runner(module):
-    """module.run_command in the form that _observe and _services take: (argv, stdin=None) -> (rc, out, err)."""
-    environment = {"LC_ALL": "C", "LANGUAGE": "C"}
-    if _services.system() == "macos":  # a session over SSH does not look where Homebrew puts programs
-        environment["PATH"] = _facts.PATH
-
-    def run(argv, stdin=None):
-        try:
-            return module.run_command(argv, data=stdin, binary_data=True, environ_update=environment, handle_exceptions=False)
-        except OSError as err:
-            return 127, "", "%s: %s" % (argv[0], err.strerror)
-    return run
+def runner():
+    """What the rooms below run commands with: (argv, stdin=None) -> (rc, out, err)."""
+    return _run.Runner(_facts.PATH if _services.system() == "macos" else None)  # a session over SSH does not look where Homebrew puts programs
 
 
 def agent(module):
     """The agent's code on the host the module runs on, or for the one whose files were handed over."""
     other = {"platform": "client_platform", "fingerprint": "machine_fingerprint"} if module.params.get("files") is not None else {}
-    return _agent.Agent(store(module.params), runner(module), **{name: module.params[option] for name, option in other.items()})
+    return _agent.Agent(store(module.params), runner(), **{name: module.params[option] for name, option in other.items()})
+
+
+def alone(module, the_agent, make=True):
+    """The host to this module alone, as Agent.alone has it; nothing in check mode."""
+    return contextlib.nullcontext() if module.check_mode else the_agent.alone(make=make)
 
 
 def store(params):

@@ -11,6 +11,7 @@ import os
 import re
 import time
 
+BANNER = re.compile("[\u2500-\u257f]")  # box drawing, in which wireguard-go says that the kernel should do this
 SYSTEM_VERSION = "System/Library/CoreServices/SystemVersion.plist"  # every macOS has it, and nothing else does
 
 
@@ -75,6 +76,10 @@ class Systemd:
         """Queue the start and return at once."""
         self._systemctl("start", "--no-block", "--", *units)
 
+    def stop_no_block(self, *units):
+        """Queue the stop and return at once."""
+        self._systemctl("stop", "--no-block", "--", *units)
+
     def stop(self, *units):
         """Stop and wait."""
         self._systemctl("stop", "--", *units)
@@ -113,13 +118,22 @@ class Systemd:
         return out
 
     def _last_words(self, unit):
-        # wg-quick traces each command as "[#] ..."; what remains are the errors. A key has no business in a message.
+        # wg-quick traces each command as "[#] ..."; what remains are the errors. A program that finds the journal behind its errors, as resolvectl
+        # does, writes there itself (journal). A key has no business in a message.
         try:
             start = self.show([unit], ["InvocationID"])[unit]["InvocationID"]
-            out = self._run(["journalctl", "--output=cat", "--no-pager", "_TRANSPORT=stdout", "_SYSTEMD_INVOCATION_ID=" + start])[1]
+            out = self._run(["journalctl", "--output=cat", "--no-pager", "_TRANSPORT=stdout", "_TRANSPORT=journal", "_SYSTEMD_INVOCATION_ID=" + start])[1]
         except (ServiceError, OSError, KeyError):
             return ""
-        lines = [re.sub(r"[A-Za-z0-9+/]{40,}=*", "(masked)", line.strip()) for line in out.splitlines() if not line.startswith("[#]")]
+        lines, last = [], ""
+        for line in out.splitlines():
+            if line.startswith("[#]"):
+                last = line[3:].strip()
+            elif "File exists" in line and " route add " in last:
+                lines.append("%s (%s: the host has a route to that network already; narrow gatecontrol_allowed_ips)" % (line.strip(), last))
+            elif re.search("[A-Za-z]", line) and not BANNER.match(line):
+                lines.append(line.strip())
+        lines = [re.sub(r"[A-Za-z0-9+/]{40,}=*", "(masked)", line) for line in lines]
         return "; it wrote: %s" % " / ".join(lines[-4:]) if lines else ""
 
 
@@ -210,6 +224,9 @@ class Launchd(Systemd):
                 if time.monotonic() > end:
                     raise ServiceError("launchctl bootout %s failed: %s" % (target, " ".join((err or out).split()) or "exit status %d" % rc))
                 time.sleep(0.1)
+
+    def stop_no_block(self, *units):
+        self.stop(*units)
 
     def restart(self, *units):
         self.stop(*units)

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from . import _agent, _api, _check, _enrollment, _fleet, _wgconf
+from . import _agent, _api, _beat, _check, _enrollment, _fleet, _wgconf
 from ._points import FAIL, NOT_APPLICABLE, PASS, NotApplicable, Wrong
 
 LIFETIME = 600  # seconds after which the server disables the peer and ends its token, where neither could be deleted
@@ -29,7 +29,7 @@ class Trial:
         self.check, self.points, self.policy, self.sleep = check, check.points, policy or {}, sleep
         self.maker = check.admin or check.peers_api
         self.name = _check.PREFIX + secrets.token_hex(4)
-        self.expires = _agent.timestamp(check.tally.now() + (check.offset or check.tally.date or 0) + LIFETIME)
+        self.expires = _beat.timestamp(check.tally.now() + (check.offset or check.tally.date or 0) + LIFETIME)
         self.begun = False  # whether a peer may be there
         self.peer = self.token_id = self.config = self.client = None
         self.minted = self.revoked = self.deleted = False
@@ -172,7 +172,7 @@ class Trial:
         return "answered" + ("; this release does not tell whether the peer is enabled" if enabled is None else "")
 
     def _status(self):
-        self.client.status(self.peer["id"], "disconnected", _agent.timestamp(self.check.tally.now()))
+        self.client.status(self.peer["id"], "disconnected", _beat.timestamp(self.check.tally.now()))
         return "taken; one line in the activity log"
 
     def _peer_info(self):

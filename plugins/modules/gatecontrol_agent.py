@@ -67,7 +67,8 @@ def work(module):
     params, agent = module.params, _options.agent(module)
     _options.keep_secret((params["settings"] or {}).get("proxy"), module=module)
     if params["state"] == "absent":
-        files = _install.remove(agent, module.check_mode)
+        with _options.alone(module, agent, make=False):
+            files = _install.remove(agent, module.check_mode)
         return {"changed": bool(files), "files": files, "diff": {"before": {"files": files}, "after": {"files": []}}}
     if not agent.services.available():
         raise _agent.AgentError("systemd is not running on this host, and the agent needs it for its timer; use a host that is booted with systemd",
@@ -76,8 +77,9 @@ def work(module):
     if params["launcher"]:
         installation = _install.Installation(agent, params["launcher"], params["units"], params["settings"], params["interpreter"])
         files = installation.differences()
-        if not module.check_mode:
-            installation.write(files)
+        if files and not module.check_mode:
+            with agent.alone():
+                installation.write(files)
     timer = params["enabled"] is not None and _install.set_timer(agent, params["enabled"], module.check_mode)
     after = {"files": files, "timer": "changed" if timer else "unchanged"}
     return {"changed": bool(files) or timer, "files": files, "diff": {"before": {"files": [], "timer": "unchanged"}, "after": after}}

@@ -130,6 +130,7 @@ full_tunnel:
   type: bool
 """
 
+import contextlib
 import grp
 import os
 import pwd
@@ -196,7 +197,13 @@ def rights_differ(dest, rights):
 
 
 def work(module):
-    params, agent, rights = module.params, _options.agent(module), wanted_rights(module.params)
+    agent = _options.agent(module)
+    with _options.alone(module, agent) if module.params["stage"] else contextlib.nullcontext():
+        return read(module, agent)
+
+
+def read(module, agent):
+    params, rights = module.params, wanted_rights(module.params)
     known = params["hash"] or (None if params["peer_id"] not in (None, agent.enrollment.get("peer_id")) else agent.enrollment.get("hash"))
     offered = issued_text(module, agent, known)
     policy = _options.policy(params, agent.settings)

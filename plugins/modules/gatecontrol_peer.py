@@ -213,7 +213,8 @@ def work(module):
     if given:
         raise _api.ApiError("%s needs a token of scope peers, a client token can only register; set peers_token"
                             % ", ".join(given), "options")
-    return on_host(module)
+    with _options.alone(module, _options.agent(module)):
+        return on_host(module)
 
 
 def on_server(module, peers_token):
@@ -233,7 +234,7 @@ def on_server(module, peers_token):
 
 def on_host(module):
     params, remote = module.params, module.params["files"] is not None
-    store, run = _options.store(params), _options.runner(module)
+    store, run = _options.store(params), _options.runner()
     before = store.load("enrollment") or {}
     settings = None if remote else store.load("settings")  # they say how the host itself reaches the server
     options = _options.reach(params, settings or before)

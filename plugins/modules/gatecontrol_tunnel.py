@@ -109,13 +109,21 @@ def gone(module, agent, interface, unit, absent):
     if _reach.runs_through(agent.run, interface, module.params["ssh_connection"], agent.store.root):
         raise _agent.AgentError("this play reaches the host through %s itself, and taking it away would cut the play off in the middle, so nothing was "
                                 "changed; reach the host at another address (ansible_host)" % interface, "lockout")
-    units = agent.services.show([unit, _agent.TIMER], ["ActiveState", "UnitFileState"]) if agent.services.available() else {unit: {}, _agent.TIMER: {}}
-    beats = absent and agent.enrollment.get("interface") == interface and units[_agent.TIMER].get("ActiveState") == "active"
+    managed = agent.services.available()
+    timer = agent.services.show([_agent.TIMER], ["ActiveState"])[_agent.TIMER] if managed and absent else {}
+    beats = agent.enrollment.get("interface") == interface and timer.get("ActiveState") == "active"
     if beats and not module.check_mode:
-        agent.services.stop(_agent.TIMER, _agent.BEAT)
-        agent.wait_idle()  # for the change that the last beat may have begun, which would bring everything back
+        agent.services.stop(_agent.TIMER, _agent.BEAT)  # a change that the last beat began would bring everything back
+    with _options.alone(module, agent, make=False):
+        return take_away(module, agent, unit, absent, beats)
+
+
+def take_away(module, agent, unit, absent, beats):
+    """With the host to this module alone."""
+    interface = agent.interface
+    enabled = agent.services.available() and agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
     running, path = agent.running(), _observe.config_path(agent.store, interface)
-    there = running is not None or units[unit].get("UnitFileState") == "enabled" or (absent and _enrollment.read_text(path) is not None)
+    there = running is not None or enabled or (absent and _enrollment.read_text(path) is not None)
     changed = beats or there
     if changed and not module.check_mode:
         if absent:
@@ -133,10 +141,15 @@ def work(module):
     params, agent = module.params, _options.agent(module)
     interface = agent.interface = params["interface"]
     unit = _observe.unit_of(interface)
-    if not module.check_mode:
-        agent.wait_idle()
     if params["state"] != "up":
         return gone(module, agent, interface, unit, params["state"] == "absent")
+    with _options.alone(module, agent):
+        return up(module, agent, interface, unit)
+
+
+def up(module, agent, interface, unit):
+    """The tunnel runs as its config says, or its change is armed."""
+    params = module.params
     if not agent.services.available():
         raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd",
                                 "settings")
@@ -178,10 +191,9 @@ def work(module):
         agent.store.save("candidate", text)
         agent.store.drop("offered")  # one that was rolled back may lie there, and is not what runs next
     armable = params["arm"] and agent.services.show([_agent.APPLY], ["LoadState"])[_agent.APPLY].get("LoadState") == "loaded"
-    change = agent.arm("controller" if armable and ssh_connection else "server", ssh_connection, params["confirm_timeout"])
     if armable:
-        agent.services.start_no_block(_agent.APPLY)
-        return dict(result, armed=change)
+        return dict(result, armed=agent.launch("controller" if ssh_connection else "server", ssh_connection, params["confirm_timeout"]))
+    agent.arm("server", ssh_connection, params["confirm_timeout"])
     verdict = agent.apply()
     if not verdict["ok"]:
         module.fail_json(msg=_change.failed(interface, verdict), rolled_back=True, failure={"kind": "rolled_back", "status": None})

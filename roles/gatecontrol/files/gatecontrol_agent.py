@@ -18,22 +18,11 @@ Exit status: 0 all is well, 1 something is not, 2 wrong usage.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../lib/gatecontrol"))
 
-from gatecontrol import _cli, _enrollment, _facts  # noqa: E402
-
-
-def run(argv, stdin=None):
-    """Run a command: (exit status, output, errors)."""
-    environment = dict(os.environ, LC_ALL="C", PATH=_facts.PATH)
-    try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=environment, errors="surrogateescape", check=False)
-    except OSError as err:
-        return 127, "", "%s: %s" % (argv[0], err.strerror)
-    return done.returncode, done.stdout, done.stderr
+from gatecontrol import _cli, _enrollment, _facts, _run  # noqa: E402
 
 
 def main(arguments):
@@ -43,7 +32,7 @@ def main(arguments):
         print(__doc__)
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     sys.stdout.reconfigure(errors="backslashreplace")  # the server's words may not fit the terminal's character set
-    status, text = _cli.command(_enrollment.Store(), run, words[0], words[1:], as_json)
+    status, text = _cli.command(_enrollment.Store(), _run.Runner(_facts.PATH), words[0], words[1:], as_json)
     if text:
         print(text)
     return status

@@ -390,8 +390,10 @@ def test_a_textfile_that_cannot_be_written_is_said_and_costs_no_beat(gate, host,
         monkeypatch.setattr(_enrollment, "write_text", refuse)
     host.set(textfile=str(folder))
     status, said = _cli.command(host.store, host.run, "beat", [])
-    assert status == 1 and str(folder) in said and "\n" not in said
-    assert host.store.load("state")["last_beat"] and gate.calls() == ["heartbeat", "config/check"]
+    assert status == 1 and str(folder) in said.splitlines()[-1] and said.splitlines()[-1].startswith("error   ")
+    state = host.store.load("state")
+    assert state["last_beat"] and gate.calls() == ["heartbeat", "config/check"]
+    assert state["error"]["kind"] == "textfile" and str(folder) in host.agent().show()["error"]["text"]
     assert host.agent().prove() is None and folder.exists() is (how == "read-only")  # a change of the tunnel does not depend on it
 
 

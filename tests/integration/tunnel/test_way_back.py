@@ -52,7 +52,7 @@ def test_proven_changes_stay(lab):
     accepted = []
     first, second, third = lab.config(), lab.config("10.88.0.0/24, 10.88.7.0/24"), lab.config("0.0.0.0/0")
     for config, action in ((first, "up"), (second, "sync"), (third, "restart")):
-        verdict, _seconds = change(lab, config, accept=lambda: accepted.append(1))
+        verdict, _seconds = change(lab, config, accept=lambda _change: accepted.append(1))
         assert (verdict["ok"], verdict["reason"], verdict["action"]) == (True, None, action)
         intact(lab, config)
     assert len(accepted) == 3
@@ -95,7 +95,7 @@ def test_a_first_tunnel_that_fails_leaves_nothing(lab):
 
 def test_a_server_that_does_not_answer_undoes_the_change(lab):
     lab.apply(lab.config())
-    verdict, _seconds = change(lab, lab.config("0.0.0.0/0"), prove=lambda: "the server said 502")
+    verdict, _seconds = change(lab, lab.config("0.0.0.0/0"), prove=lambda _until: "the server said 502")
     assert not verdict["ok"] and verdict["reason"] == "the server said 502"
     intact(lab, lab.config())
 
@@ -115,7 +115,7 @@ def test_the_controller_confirms_or_the_change_is_undone(lab):
         name = lab.store.load("pending")["id"]
         assert _change.confirm(lab.store, "another change", wait=0.2) is None
         word = _change.confirm(lab.store, name, wait=10)["confirm"]
-        assert lab.store.text("confirm") is None
+        assert lab.store.text("confirm") == name
         answers.append(_change.confirm(lab.store, word, wait=10))
 
     controller = threading.Thread(target=come_back)
@@ -163,7 +163,7 @@ def test_the_controllers_path_stays_open(lab, allowed, word):
     assert lab.apply(config, kept).action == "sync"
     assert lab.reaches_host(), "its drift is repaired"
 
-    verdict, _seconds = change(lab, lab.config("10.88.0.0/24"), prove=lambda: "no")
+    verdict, _seconds = change(lab, lab.config("10.88.0.0/24"), prove=lambda _until: "no")
     assert not verdict["ok"]
     assert lab.reaches_host() and _reach.kept_path(lab.store, lab.interface) == kept, "it comes back with the old config"
     assert change(lab, lab.config("10.88.0.0/24"))[0]["ok"]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
-    _agent, _api, _cli, _drift, _enrollment, _facts, _verify)
+    _agent, _api, _beat, _cli, _drift, _enrollment, _facts, _verify)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -78,7 +78,7 @@ def test_a_damaged_memory_never_stops_the_agent(tmp_path, monkeypatch, damaged, 
     if agent._api.calls:  # else the rate limit in the file was to be believed
         assert remembered["last_try"] == 1795450800.0 and (error or remembered["last_beat"] == 1795450800.0)
     else:
-        assert 0 < remembered["not_before"] - 1795450800.0 <= _agent.SILENT_MOST
+        assert 0 < remembered["not_before"] - 1795450800.0 <= _beat.SILENT_MOST
     _drift.verify(agent, {})
 
 
@@ -98,13 +98,13 @@ def test_a_time_in_the_future_is_not_waited_for(tmp_path, wrong):
     # The state changed from connected to disconnected as well.
     assert server.calls == ["heartbeat", "status", "check"]
     refused = agent.memory()["refused"]
-    assert refused["again"] == 1795450800.0 + refused["wait"] if "refused" in wrong else refused["again"] <= 1795450800.0 + _agent.REFUSED_WAIT[1]
+    assert refused["again"] == 1795450800.0 + refused["wait"] if "refused" in wrong else refused["again"] <= 1795450800.0 + _beat.REFUSED_WAIT[1]
 
 
 @pytest.mark.parametrize("seconds,text", [
     (0, "1970-01-01T00:00:00.000Z"), (1795450782.0847, "2026-11-23T16:19:42.084Z"), (1795450782.9999, "2026-11-23T16:19:42.999Z")])
 def test_timestamps_are_the_servers(seconds, text):
-    assert _agent.timestamp(seconds) == text
+    assert _beat.timestamp(seconds) == text
 
 
 def test_settings_are_the_same_whatever_is_not_given():
