@@ -5,7 +5,7 @@ import json
 import re
 import sqlite3
 
-from core import IPV4, Reply, leading_int, ok, refuse, route, trimmed
+from core import IPV4, Reply, leading_int, ok, refuse, route, trimmed, truthy
 from store import is_past, password_hash
 
 MACHINE_BINDING_MODES = ("off", "global", "individual")
@@ -51,7 +51,7 @@ def preset_problem(preset) -> str | None:
 
 def _mint(call, role_scopes=None, **bound) -> Reply:
     """Checks the request for a token and makes it. ``role_scopes``: what the owner's role allows, None: not asked."""
-    name, scopes, expires = call.field("name"), call.field("scopes"), call.field("expires_at") or None
+    name, scopes, expires = call.field("name"), call.field("scopes"), call.chosen("expires_at")
     if not isinstance(name, str) or not name.strip():
         raise call.fail(400, "tokens.name_required")
     if not isinstance(scopes, list) or not scopes:
@@ -63,7 +63,7 @@ def _mint(call, role_scopes=None, **bound) -> Reply:
     for scope in scopes:
         if scope not in call.era.scopes:
             raise refuse(400, "Invalid scope: %s" % scope)
-    preset = call.field("split_tunnel_override") or None
+    preset = call.chosen("split_tunnel_override")
     if preset and preset_problem(preset):
         raise refuse(400, preset_problem(preset))
     if len(name.strip()) > 100:
@@ -71,7 +71,7 @@ def _mint(call, role_scopes=None, **bound) -> Reply:
     if expires and (not isinstance(expires, str) or is_past(expires)):
         raise refuse(400, "Expiry date must be in the future")
     token, row = call.store.create_token(
-        name.strip(), scopes, expires_at=expires, machine_binding_enabled=int(bool(call.field("machine_binding_enabled"))),
+        name.strip(), scopes, expires_at=expires, machine_binding_enabled=int(truthy(call.field("machine_binding_enabled"))),
         split_tunnel_override=json.dumps(preset) if preset else None, **bound)
     return ok(201, token=token, details=token_details(call, row))
 
@@ -183,7 +183,7 @@ def list_users(call):
 @route("POST", "/api/v1/users", "users")
 def create_user(call):
     _administrators_only(call)
-    name, role, password = call.field("username"), call.field("role") or "admin", call.field("password")
+    name, role, password = call.field("username"), call.chosen("role") or "admin", call.field("password")
     if not isinstance(name, str) or not name.strip():
         raise refuse(400, "Username is required")
     if call.store.one("SELECT 1 FROM users WHERE username = ?", name.strip()):
@@ -252,7 +252,7 @@ def toggle_user(call):
 def create_user_token(call):
     user = _user(call)
     try:
-        return _mint(call, role_scopes=role_scopes(call, user["role"]), user_id=user["id"], peer_id=call.field("peer_id") or None)
+        return _mint(call, role_scopes=role_scopes(call, user["role"]), user_id=user["id"], peer_id=call.chosen("peer_id"))
     except sqlite3.Error:
         raise call.fail(500, "users.create_token") from None
 
@@ -325,7 +325,7 @@ def get_split_tunnel(call):
 def put_split_tunnel(call):
     if call.gate.features["split_tunnel_preset"] is not True:
         raise refuse(403, "Feature not licensed")
-    preset = {"mode": call.field("mode"), "networks": call.field("networks"), "locked": bool(call.field("locked"))}
+    preset = {"mode": call.field("mode"), "networks": call.field("networks"), "locked": truthy(call.field("locked"))}
     if preset["mode"] not in ("off", "exclude", "include"):
         raise refuse(400, "Invalid mode. Must be off, exclude, or include.")
     if not isinstance(preset["networks"], list) or len(preset["networks"]) > 50:

@@ -6,7 +6,7 @@ import re
 import time
 
 import wgtext
-from core import PEER_NAME, Reply, js_text, number, ok, refuse, route
+from core import PEER_NAME, Reply, js_text, number, ok, refuse, route, truthy
 from store import NoFreeAddress, now_iso
 
 FINGERPRINT = re.compile(r"[a-f0-9]{64}")
@@ -75,7 +75,7 @@ def own_peer(call, body_only: bool = False):
     """The peer the request names, if the caller may have it. ``body_only``: where the first release looks for the id."""
     if call.era.has("binding"):
         wanted = call.query.get("peerId") or call.headers.get("X-Peer-Id") or call.field("peerId")
-        if not wanted:
+        if not truthy(wanted):
             raise refuse(400, "Peer ID is required")
         if call.token:
             if call.token["peer_id"] is None:
@@ -85,7 +85,7 @@ def own_peer(call, body_only: bool = False):
         check_machine(call)
     else:
         wanted = call.field("peerId") if body_only else call.query.get("peerId") or call.headers.get("X-Peer-Id")
-        if not wanted:
+        if not truthy(wanted):
             raise refuse(400, "Peer ID is required" if body_only else call.t("client.peer_id_required"))
     peer = call.store.peer(number(wanted))
     if peer is None:
@@ -100,12 +100,13 @@ def ping(call):
 
 @route("GET", "/api/v1/client/permissions", "binding")
 def permissions(call):
-    def has(*wanted):
-        return "full-access" in call.scopes or any(scope in call.scopes for scope in wanted)
+    def has(wanted):
+        return "full-access" in call.scopes or wanted in call.scopes
     allowed = {"services": has("client:services"), "traffic": has("client:traffic"), "dns": has("client:dns"),
                "rdp": has("client:rdp") and call.gate.features["remote_desktop"]}
     if call.era.has("pihole"):
-        allowed.update(pihole=has("pihole", "pihole:control"), piholeControl=has("pihole:control"))
+        # As the only ones, these two are asked of the token's own list: full-access does not hold them.
+        allowed.update(pihole=bool({"pihole", "pihole:control"} & set(call.scopes)), piholeControl="pihole:control" in call.scopes)
     portal = {"portalUrl": None, "autoOpenPortal": False} if call.era.has("portal") else {}
     return ok(**portal, permissions=allowed, scopes=call.scopes)
 
@@ -129,7 +130,7 @@ def register(call):
     name = re.sub(r"[^A-Za-z0-9_.\-]", lambda found: "__" if found[0] > "\uffff" else "_", hostname)[:50]
     peer = None
     if call.era.has("binding") and not (call.token and call.era.has("no_adoption")):
-        peer = call.store.peer(number(call.field("peerId") or 0)) or call.store.peer_named(name)
+        peer = call.store.peer(number(call.chosen("peerId"))) or call.store.peer_named(name)
     status = 200
     if peer is None:
         status, peer = 201, _new_peer(call, name, description)

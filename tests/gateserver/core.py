@@ -56,6 +56,11 @@ def is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
+def truthy(value) -> bool:
+    """Whether JavaScript takes a value from JSON as true: an empty list or object is."""
+    return value not in (None, False, 0, "")
+
+
 def number(value):
     """A value as JavaScript's ``Number`` reads it, if it is a whole number; None for anything else."""
     if isinstance(value, bool):
@@ -93,7 +98,7 @@ def trimmed(value) -> str:
     """A value as text without blanks around it or its items; nothing for what JavaScript takes as false."""
     if isinstance(value, list):
         return ",".join(trimmed(item) for item in value)
-    return js_text(value).strip() if value or isinstance(value, dict) else ""
+    return js_text(value).strip() if truthy(value) else ""
 
 
 class Gate:
@@ -149,7 +154,7 @@ class Gate:
 
     def create_peer(self, name: str, **given):
         server = self.server()
-        given["dns"] = given.get("dns") or server["dns"]
+        given["dns"] = given["dns"] if truthy(given.get("dns")) else server["dns"]
         given.setdefault("persistent_keepalive", server["keepalive"])
         peer = self.store.create_peer(name, **given)
         self.store.record("peer_created", 'Peer "%s" created (%s)' % (name, peer["allowed_ips"]), "success", peerId=peer["id"])
@@ -234,6 +239,10 @@ class Call:
 
     def field(self, name: str, default=None):
         return self.body.get(name, default) if isinstance(self.body, dict) else default
+
+    def chosen(self, name: str):
+        """A field's value, None for what JavaScript takes as false."""
+        return self.field(name) if truthy(self.field(name)) else None
 
     def given(self, name: str) -> bool:
         return isinstance(self.body, dict) and name in self.body

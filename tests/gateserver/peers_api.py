@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 
 from client_api import hostname_problem, set_hostname
-from core import IPV4, PEER_NAME, Reply, leading_int, number, ok, refuse, route, trimmed
+from core import IPV4, PEER_NAME, Reply, leading_int, number, ok, refuse, route, trimmed, truthy
 from store import NameTaken, NoFreeAddress, split_tags, without_keys
 
 LATE_COLUMNS = {"peer_type": "gateways", "hostname": "hostnames", "hostname_source": "hostnames",
@@ -39,7 +39,7 @@ def _check_fields(call, creating: bool) -> None:
         if not isinstance(name, str) or not PEER_NAME.fullmatch(name.strip()):
             fields["name"] = call.t("peers.name_invalid")
     description = call.field("description")
-    if description and (not isinstance(description, str) or len(description) > 255):
+    if truthy(description) and (not isinstance(description, str) or len(description) > 255):
         fields["description"] = call.t("peers.description_invalid")
     if fields:
         raise refuse(400, next(iter(fields.values())), fields=fields)
@@ -51,7 +51,7 @@ def _record(call, what: str, peer, severity: str = "info") -> None:
 
 def _owner(call):
     """The user the request names as owner, or None; refused if there is no such user."""
-    owner = call.field("user_id") or None
+    owner = call.chosen("user_id")
     if owner is not None and not call.store.one("SELECT 1 FROM users WHERE id = ?", _row_id(owner)):
         raise call.fail(400, "peers.owner_invalid")
     return owner
@@ -81,13 +81,13 @@ def create_peer(call):
     call.need_room_for_peer(call.store.count_peers())
     _check_fields(call, creating=True)
     given = {
-        "description": trimmed(call.field("description")) or None, "dns": call.field("dns") or None,
-        "tags": trimmed(call.field("tags")), "expires_at": call.field("expires_at") or None,
-        "group_id": call.field("group_id") or None,
+        "description": trimmed(call.field("description")) or None, "dns": call.chosen("dns"),
+        "tags": trimmed(call.field("tags")), "expires_at": call.chosen("expires_at"),
+        "group_id": call.chosen("group_id"),
     }
     if call.era.has("owners"):
         given["user_id"] = _owner(call)
-    gateway = bool(call.field("is_gateway")) and call.era.has("gateways")
+    gateway = truthy(call.field("is_gateway")) and call.era.has("gateways")
     if gateway:
         given["peer_type"] = "gateway"
     try:
@@ -155,7 +155,7 @@ def update_peer(call):
         if other:
             raise call.fail(400, "peers.name_exists")
     dns, keepalive = call.field("dns"), call.field("persistentKeepalive")
-    if dns:
+    if truthy(dns):
         if not isinstance(dns, str) or re.search(r"[\r\n]", dns) or not all(IPV4.fullmatch(one.strip()) for one in dns.split(",")):
             raise call.fail(500, "peers.update")
         changes["dns"] = dns
@@ -169,10 +169,10 @@ def update_peer(call):
         if call.given(name):
             changes[name] = trimmed(call.field(name))
     if call.given("enabled"):
-        changes["enabled"] = int(bool(call.field("enabled")))
+        changes["enabled"] = int(truthy(call.field("enabled")))
     for name in ("expires_at", "group_id"):
         if call.given(name):
-            changes[name] = call.field(name) or None
+            changes[name] = call.chosen(name)
     if call.given("user_id") and call.era.has("owners"):
         changes["user_id"] = _owner(call)
     try:

@@ -245,8 +245,10 @@ def test_where_the_peer_id_is_looked_for(gate):
         assert heartbeat(None, mine, {"peerId": other}) == 200
         assert heartbeat(None, None, {"peerId": str(mine)}) == 200
         assert heartbeat(other, mine, {"peerId": mine}) == 403
-    for nothing in (0, None, ""):
+    for nothing in (0, None, "", False):
         assert gate.post("client/heartbeat", token, {"peerId": nothing}).status_code == 400
+    for other_type in ([], {}, [[]], {"id": mine}, [mine, mine], mine + 0.5, -mine, "x", " ", [None]):  # true for the server's language, and no peer's
+        assert gate.post("client/heartbeat", token, {"peerId": other_type}).status_code == (404 if gate.era == "1.5.2" else 403), other_type
     assert gate.get("client/config", token, headers={"X-Peer-Id": str(mine)}).status_code == 200
 
 
@@ -303,6 +305,8 @@ def test_permissions(gate):
     late = {"pihole": False, "piholeControl": False} if gate.era != "1.50.12" else {}
     assert answer["permissions"] == dict({"services": False, "traffic": True, "dns": False, "rdp": False}, **late)
     assert answer["scopes"] == ["client", "client:traffic"] and ("portalUrl" in answer) == bool(late)
+    full = gate.get("client/permissions", gate.server.token("full-access")).json()["permissions"]
+    assert full == dict({"services": True, "traffic": True, "dns": True, "rdp": False}, **late)  # full-access is not pihole's
     assert gate.get("client/services", gate.host_token()).json() == NO_SCOPE
     assert gate.get("client/dns-check", gate.server.token("client:dns")).json()["gatewayIp"] == "10.8.0.1"
 
