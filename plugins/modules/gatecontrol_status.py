@@ -71,9 +71,21 @@ tx_bytes:
   type: int
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _facts, _options
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _facts, _options
 
 SHOWN = ("status", "peer_enabled", "handshake_age", "rx_bytes", "tx_bytes")
+
+
+class _Beside(_enrollment.Store):
+    """The host's files, with a memory of its own for a peer that is not the host's."""
+
+    def __init__(self, root, peer_id):
+        super().__init__(root)
+        self.peer_id = peer_id
+
+    def path(self, name):
+        path = super().path(name)
+        return path if name != "state" else "%s-%d.json" % (path[:-len(".json")], self.peer_id)
 
 
 def work(module):
@@ -84,7 +96,7 @@ def work(module):
     if params["peer_id"] and params["peer_id"] != agent.enrollment.get("peer_id"):
         if not token:
             raise _api.ApiError("this host is not enrolled as peer %d, so token has to be given" % params["peer_id"], "options")
-        agent.interface = params["interface"]
+        agent.store, agent.interface = _Beside(agent.store.root, params["peer_id"]), params["interface"]
         agent.enrollment = {"peer_id": params["peer_id"], "reporting": "full", "interface": params["interface"],
                             "fingerprint": _facts.machine_fingerprint(agent.store.root, agent.run)}
     if params["send_version"] is not None:

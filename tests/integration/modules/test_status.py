@@ -62,6 +62,20 @@ def test_a_host_that_is_not_enrolled_reports_with_a_token(gate, host):
     assert result["peer_enabled"] is True and gate.calls() == ["POST heartbeat 200"] and not host.record
 
 
+def test_another_peers_heartbeat_leaves_the_hosts_own_memory_alone(gate, host, peer):
+    host.ok("status")
+    host.store.save("state", dict(host.store.load("state"), reported="connected"))
+    before, other = host.store.text("state"), gate.add(gate.name())
+    token = gate.token(peer_id=other["id"])
+    for _run in range(2):
+        assert not host.ok("status", token=token, peer_id=other["id"], interface="wg7")["changed"]
+    assert host.store.text("state") == before
+    memory = host.root / "var/lib/gatecontrol" / ("state-%d.json" % other["id"])
+    memory.write_text(memory.read_text().replace('"disconnected"', '"connected"'))
+    assert host.ok("status", token=token, peer_id=other["id"], interface="wg7")["changed"]  # it has a memory of its own
+    assert host.store.text("state") == before and host.ok("status")["changed"]
+
+
 def test_what_keeps_a_host_from_reporting_is_told(gate, host, peer, new_host, waits):
     assert "not enrolled" in new_host().fails("status", "not_enrolled", url=gate.url)
     assert "token" in new_host().fails("status", "options", url=gate.url, peer_id=peer["id"])
