@@ -108,16 +108,17 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _fill(self, peers):
         by, stale, now = self.get_option("group_by"), self.get_option("stale_after"), time.time()
         own = [self.get_option(name) for name in ("compose", "groups", "keyed_groups")]
-        strict, groups = self.get_option("strict"), {}
+        strict, groups, own_hosts = self.get_option("strict"), {}, set()
         for peer in peers:
             if peer["type"] == "gateway" and not self.get_option("gateways"):
                 continue
             host = re.sub(r"[^A-Za-z0-9_.-]", "_", peer["name"])
-            if host in self.inventory.hosts or host in RESERVED:
+            if host in own_hosts or host in RESERVED:
                 what = "a peer of %s is called %s, a name that Ansible keeps for itself" if host in RESERVED else "two peers of %s are called %s"
                 self.display.warning((what + "; the one with the id %d is left out") % (self.get_option("url"), host, peer["id"]))
                 continue
-            self.inventory.add_host(host)
+            own_hosts.add(host)
+            self.inventory.add_host(host)  # one that another source has too is the same host
             self.inventory.set_variable(host, "gatecontrol_peer", dict(peer, handshake_age=int(now - peer["handshake"]) if peer["handshake"] else None))
             if peer["address"]:
                 self.inventory.set_variable(host, "ansible_host", peer["address"])

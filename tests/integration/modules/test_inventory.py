@@ -18,12 +18,12 @@ def inventory(gates, tmp_path):
     def make(era="1.118.2", *arguments):
         gate = gates(era, "--rate-limit", "999", *arguments)
 
-        def run(name="gatecontrol.yml", token=None, **options):
+        def run(name="gatecontrol.yml", token=None, more=(), **options):
             source = tmp_path / name
             source.write_text(yaml.safe_dump({"plugin": "callmetechie.gatecontrol.gatecontrol", "url": gate.url, **options}), encoding="utf-8")
             environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(collection.link()), GATECONTROL_PEERS_TOKEN=token or gate.peers_token,
                                ANSIBLE_INVENTORY_UNPARSED_FAILED="true", ANSIBLE_LOCALHOST_WARNING="false")
-            done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "ansible-inventory"), "-i", str(source), "--list"], cwd=tmp_path,
+            done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "ansible-inventory"), *more, "-i", str(source), "--list"], cwd=tmp_path,
                                   env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise AssertionError(done.stderr)
@@ -93,6 +93,17 @@ def test_names_that_meet_are_reported_and_not_overwritten(inventory):
     left = gate.add(second)["id"]
     listed, errors = run()
     assert listed["_meta"]["hostvars"][second]["gatecontrol_peer"]["id"] == kept and "id %d is left out" % left in " ".join(errors.split())
+
+
+def test_a_host_that_another_inventory_has_too_is_the_same_host(inventory, tmp_path):
+    gate, run = inventory()
+    name = gate.name("inv")
+    peer = gate.add(name, tags="web")
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"racks": {"hosts": {name: {"rack": 4}}}}}}), encoding="utf-8")
+    listed, errors = run(more=["-i", str(tmp_path / "hosts.yml")])
+    variables = listed["_meta"]["hostvars"][name]
+    assert variables["rack"] == 4 and variables["gatecontrol_peer"]["id"] == peer["id"] and "left out" not in errors
+    assert name in members(listed, "racks") & members(listed, "tag_web")
 
 
 def test_names_with_a_meaning_of_their_own_do_no_harm(inventory):
