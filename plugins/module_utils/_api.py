@@ -15,13 +15,14 @@ import re
 import time
 import urllib.parse
 
-from . import _enrollment, _http, _verify
+from . import _answers, _enrollment, _http, _verify
 
 ApiError, normal_url = _http.ApiError, _http.normal_url
 
 CLIENT = "/api/v1/client"
 PEERS = "/api/v1/peers"
 PAGE = 250  # peers in one page, the most the server gives
+MOST = 100000  # peers in all; a network of the server's size has 65,000
 
 # Releases whose POST /client/register ends in 500 for every token, after having made the peer.
 REGISTER_BROKEN = ((1, 50, 13), (1, 118, 2))
@@ -51,7 +52,7 @@ def check_name(name, exact=False):
 
 def release(version):
     """A server's version text as a tuple of ints, () where it has none."""
-    return tuple(int(part) for part in re.findall(r"\d+", (version or "").split("-")[0])[:3])
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", (version or "").split("-")[0])[:3])
 
 
 def register_broken(version):
@@ -94,9 +95,11 @@ def explain(what, path, response, body):
         return ApiError("%s failed: the server says \"%s\" (%d); %s" % (what, words, status, advice), kind, status, **details)
 
     if status == 401:
-        return error("auth", "check that the token is complete, not expired and not revoked")
+        return error("auth", "check that the token is complete, not expired and not revoked" + (
+            "; a second play over the same host at the same time revokes it too: run them one after the other" if client else ""))
     if status == 403 and "feature" in body:
-        numbers = {key: body[key] for key in ("feature", "current", "limit") if key in body}
+        numbers = {key: body[key] for key in ("current", "limit") if _answers.SHAPES["number"](body.get(key))}
+        numbers["feature"] = _http.shown(str(body["feature"]))
         return error("licence", BEYOND_LICENCE % ((IN_USE if len(numbers) == 3 else "%(feature)s") % numbers), **numbers)
     if status == 403:
         scope = "client (peers on the 1.5.2 era)" if client else "peers"
@@ -125,7 +128,9 @@ def explain(what, path, response, body):
         return error("invalid_name", "set gatecontrol_name to 1-63 letters, digits, dots, underscores or hyphens that start with a letter "
                      "or digit")
     if status == 400:
-        return error("invalid", "correct the value named there", **({"fields": body["fields"]} if "fields" in body else {}))
+        fields = body["fields"].items() if isinstance(body.get("fields"), dict) else ()
+        return error("invalid", "correct the value named there", **(
+            {"fields": {_http.shown(key): _http.shown(str(value)) for key, value in fields}} if fields else {}))
     if status >= 500:
         return error("server", "look into the server's log and run again")
     return error("protocol", "check gatecontrol_url and what stands between")
@@ -210,10 +215,7 @@ class Api:
         self.requests += 1
         response = self.transport.request(method, path, headers, payload, limit)
         self.budget, self.date = _http.budget(response.headers, self.clock()) or self.budget, response.headers.get("date")
-        try:
-            body = json.loads(response.text)
-        except (ValueError, RecursionError):
-            body = None
+        body = _answers.parsed(response.text)
         if response.status < 300:
             if not isinstance(body, dict) or body.get("ok") is not True:
                 kind = _http.shown(response.headers.get("content-type", "no type"))
@@ -227,11 +229,13 @@ class Api:
 
     def ping(self):
         """{"version": str, "timestamp": ISO-8601 UTC}"""
-        return self._checked("asking the server", self.call("asking the server", "GET", CLIENT + "/ping")[1], version=str, timestamp=str)
+        what = "asking the server"
+        return _answers.checked(what, self.call(what, "GET", CLIENT + "/ping")[1], _answers.PING)
 
     def permissions(self):
         """What the token may do: {"permissions": {…: bool}, "scopes": [str]}; releases since 1.6.1."""
-        return self.call("reading the token's permissions", "GET", CLIENT + "/permissions")[1]
+        what = "reading the token's permissions"
+        return _answers.checked(what, self.call(what, "GET", CLIENT + "/permissions")[1], _answers.PERMISSIONS)
 
     def register(self, hostname, platform, version):
         """Make this token's peer, or get the one it has: (created, {"peerId", "peerName", "config", "hash"}); never sent twice.
@@ -241,7 +245,7 @@ class Api:
         body = {"hostname": hostname, "platform": platform, "clientVersion": version}
         with _once_only(cleaned_name(hostname)):
             status, answer = self.call("registering %s" % hostname, "POST", CLIENT + "/register", body, repeat=False)
-        return status == 201, self._checked("registering %s" % hostname, answer, peerId=int, peerName=str, config=str, hash=str)
+            return status == 201, _answers.checked("registering %s" % hostname, answer, _answers.REGISTERED)
 
     def config(self, peer_id):
         """{"config": str, "hash": 64 hex, "peerName": str}"""
@@ -253,7 +257,7 @@ class Api:
         def ask():
             answer = self.call("checking the config of peer %s" % peer_id, "GET", CLIENT + "/config/check",
                                query={"peerId": peer_id, "hash": known_hash})[1]
-            return answer if answer.get("updated") else None
+            return answer if _answers.checked("checking the config of peer %s" % peer_id, answer, _answers.CHECK)["updated"] else None
         return self._consistent(ask)
 
     def heartbeat(self, peer_id, **values):
@@ -272,19 +276,24 @@ class Api:
     def peer_info(self, peer_id):
         """{"id", "name", "enabled" bool, "expiresAt" str or None, "createdAt" "YYYY-MM-DD HH:MM:SS" UTC}; releases since 1.6.1."""
         what = "reading peer %s" % peer_id
-        return self._checked(what, self.call(what, "GET", CLIENT + "/peer-info", query={"peerId": peer_id})[1], peer=dict)["peer"]
+        return self._record(what, self.call(what, "GET", CLIENT + "/peer-info", query={"peerId": peer_id})[1], _answers.INFO)
 
     # -- peers API
 
     def peers(self, page_size=PAGE, offset=0):
         """Every peer from an offset on, page by page as they are asked for: the server gives no total, so the last page is the one that is not full."""
+        seen, what = set(), "listing the peers"
         while True:
-            answer = self.call("listing the peers", "GET", PEERS, query={"limit": page_size, "offset": offset})[1]
-            page = self._checked("listing the peers", answer, peers=list)["peers"]
-            yield from page
+            answer = self.call(what, "GET", PEERS, query={"limit": page_size, "offset": offset})[1]
+            page = _answers.listed(what, answer, "peers", _answers.PEER)
+            new = [peer for peer in page if peer["id"] not in seen]
+            yield from new
             if len(page) < page_size:
                 return
+            seen.update(peer["id"] for peer in new)
             offset += page_size
+            if not new or offset > MOST:
+                raise ApiError("%s failed: the server's list does not end (%d peers so far); look into the server's log" % (what, len(seen)), "protocol", 200)
 
     def peer_named(self, name):
         """The peer of this exact name, or None."""
@@ -293,14 +302,14 @@ class Api:
     def peer(self, peer_id):
         """One peer's record."""
         what = "reading peer %s" % peer_id
-        return self._checked(what, self.call(what, "GET", "%s/%d" % (PEERS, peer_id))[1], peer=dict)["peer"]
+        return self._record(what, self.call(what, "GET", "%s/%d" % (PEERS, peer_id))[1])
 
     def create_peer(self, name, **fields):
         """Make a peer; returns its record, private key included. Never sent twice: raises ApiError uncertain where it is open if it
         was made."""
         what = "creating the peer %s" % name
         with _once_only(name, _suspect(fields) or ": the next run finds it by its name"):
-            return self._checked(what, self.call(what, "POST", PEERS, dict(fields, name=name), repeat=False)[1], peer=dict)["peer"]
+            return self._record(what, self.call(what, "POST", PEERS, dict(fields, name=name), repeat=False)[1])
 
     def update_peer(self, peer_id, fields):
         """Change fields of a peer; those left out stay."""
@@ -321,21 +330,16 @@ class Api:
 
     def peer_config(self, peer_id):
         """{"config": str, "hash": 64 hex, "name": str}: the hash is made here, since this answer has none."""
-        answer = self.call("reading the config of peer %s" % peer_id, "GET", "%s/%d/config" % (PEERS, peer_id))[1]
-        self._checked("reading the config", answer, config=str)
+        what = "reading the config of peer %s" % peer_id
+        answer = _answers.checked(what, self.call(what, "GET", "%s/%d/config" % (PEERS, peer_id))[1], _answers.PEER_CONFIG)
         return dict(answer, hash=_enrollment.digest(answer["config"]))
 
     # -- consistency
 
     @staticmethod
-    def _checked(what, answer, **types):
-        """The answer, if it has these keys with values of these types; an empty text counts as missing."""
-        missing = [key for key, kind in types.items() if not isinstance(answer.get(key), kind) or answer[key] == ""]
-        if isinstance(answer.get("config"), str) and re.search("[\ud800-\udfff]", answer["config"]):
-            missing.append("a config that is text")
-        if missing:
-            raise ApiError("%s failed: the answer lacks %s; look into the server's log" % (what, ", ".join(missing)), "protocol", 200, True)
-        return answer
+    def _record(what, answer, schema=_answers.PEER):
+        """The peer's record in an answer."""
+        return _answers.checked(what, _answers.checked(what, answer, {"peer": "object!"})["peer"], schema)
 
     def _consistent(self, ask):
         """A config whose hash fits its bytes: asked a second time when it does not, refused then."""
@@ -343,7 +347,7 @@ class Api:
             answer = ask()
             if answer is None:
                 return None
-            self._checked("reading the config", answer, config=str, hash=str)
+            _answers.checked("reading the config", answer, _answers.CONFIG)
             if _enrollment.digest(answer["config"]) == answer["hash"]:
                 return answer
         raise ApiError("the server's config does not have the hash it names (twice), so nothing was written; look into the server's log",

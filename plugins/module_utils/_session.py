@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 
-from . import _api, _http
+from . import _answers, _api, _http
 
 COOKIE = "gc.sid"
 LOGINS = "5 logins in 15 minutes are allowed, successful ones included"
@@ -28,7 +28,7 @@ class Session:
     def __init__(self, options, state=None):
         self.http = _http.HttpTransport(_http.complete(options))
         self.url = self.http.url
-        self.state, self.fresh = dict(state or {}), None
+        self.state, self.fresh = {key: value for key, value in (state or {}).items() if isinstance(value, str)}, None
 
     def login(self, user, password):
         """Log in and return the state. Raises ApiError: auth for a wrong name or password, rate_limited, protocol."""
@@ -85,27 +85,39 @@ class Admin(_api.Api):
 
     def licence(self):
         """The licence's features, such as {"vpn_peers": 3} (-1: unlimited)."""
-        return self.call("reading the licence", "GET", "/api/v1/license")[1].get("features") or {}
+        what = "reading the licence"
+        features = _answers.checked(what, self.call(what, "GET", "/api/v1/license")[1], {"features": "object"}).get("features") or {}
+        return {key: value for key, value in features.items() if key != "vpn_peers" or type(value) is int}
 
     def user_id(self, name):
         """The number of a user by name. Raises ApiError (not_found)."""
-        users = self.call("listing the users", "GET", "/api/v1/users")[1].get("users") or []
-        for user in users:
-            if user.get("username") == name:
+        what = "listing the users"
+        try:
+            answer = self.call(what, "GET", "/api/v1/users")[1]
+        except _api.ApiError as err:
+            if err.kind != "endpoint_missing":
+                raise
+            raise _api.ApiError("%s has no users yet (they came with release 1.16.0), so this login cannot mint tokens; give each host a client token made "
+                                "in the web interface, or gatecontrol_peers_token without the login" % self.transport.url, err.kind, err.status)
+        for user in _answers.listed(what, answer, "users", _answers.USER):
+            if user["username"] == name:
                 return user["id"]
         raise _api.ApiError("the server has no user %s to mint tokens for; correct gatecontrol_token_user" % name, "not_found")
 
     def tokens(self):
         """Every API token's details: id, name, peer_id, user_id, scopes, expires_at; never the token itself."""
-        return self.call("listing the tokens", "GET", "/api/v1/tokens")[1].get("tokens") or []
+        what = "listing the tokens"
+        return _answers.listed(what, self.call(what, "GET", "/api/v1/tokens")[1], "tokens", _answers.TOKEN)
 
     def mint(self, user_id, name, peer_id, expires_at=None, scopes=("client",)):
         """A client token bound to a peer in advance: (its text, its details). Releases since 1.16.0; needs no licence feature."""
         body = {"name": name, "scopes": list(scopes), "peer_id": peer_id}
         if expires_at:
             body["expires_at"] = expires_at
-        answer = self.call("minting a token for peer %s" % peer_id, "POST", "/api/v1/users/%d/tokens" % user_id, body, repeat=False)[1]
-        return answer["token"], answer.get("details") or {}
+        what = "minting a token for peer %s" % peer_id
+        answer = self.call(what, "POST", "/api/v1/users/%d/tokens" % user_id, body, repeat=False)[1]
+        _answers.checked(what, answer, {"token": "token!", "details": "object!"})
+        return answer["token"], _answers.checked(what, answer["details"], _answers.TOKEN)
 
     def revoke(self, token_id):
         """Delete a token."""

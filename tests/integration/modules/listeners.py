@@ -143,10 +143,10 @@ class Authority:
                                                 serialization.NoEncryption()))
         return paths
 
-    def context(self, client_ca=None) -> ssl.SSLContext:
+    def context(self, client_ca=None, name="localhost") -> ssl.SSLContext:
         """For a server of this authority; with client_ca it asks for client certificates of that one."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
-        context.load_cert_chain(*self.issue())
+        context.load_cert_chain(*self.issue(name))
         if client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
         return context

@@ -170,8 +170,8 @@ class Scripted:
         if isinstance(answer, Exception):
             raise answer
         status, more = answer if isinstance(answer, tuple) else (answer, {})
-        return _http.Response(status, more, json.dumps({"ok": status < 300, "error": "x", "version": "1", "timestamp": "t",
-                                                       "peer": {"id": 1}}))
+        return _http.Response(status, more, json.dumps({"ok": status < 300, "error": "x", "version": "1", "timestamp": "2026-01-01T00:00:00.000Z",
+                                                       "peer": {"id": 1, "name": "web"}}))
 
 
 def api(transport, max_wait=60, took=0.0, jitter=lambda low, high: (low + high) / 2, **more):
