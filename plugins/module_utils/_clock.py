@@ -74,12 +74,12 @@ def noted(state: dict, now: float, server: float | None) -> float:
     return max(known, now) if abs(truth - now) <= DAY else known
 
 
-def set_forward(state: dict, now=time.time, set_time=None) -> str | None:
+def set_forward(state: dict, now: float | None = None, set_time=None) -> str | None:
     """Set a clock that is behind the record to the record, never back; what was done, None where nothing was to do or it is not allowed here.
 
     set_time: as time.clock_settime with CLOCK_REALTIME, which needs CAP_SYS_TIME; a container has it not.
     """
-    words, record = told(state, now()), recorded(state)
+    words, record = told(state, time.time() if now is None else now), recorded(state)
     if words is None:
         return None
     try:

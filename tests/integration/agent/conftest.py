@@ -1,8 +1,10 @@
 """A server of each era for all tests, and machines for each."""
 from __future__ import annotations
 
+import socket
+
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _line, _names
 
 from made_up_host import Gate, Machine, enroll
 
@@ -32,6 +34,17 @@ def gate(request, gates) -> Gate:
 def machine(tmp_path, monkeypatch) -> Machine:
     """A machine that is not enrolled. Its clock is the API client's too, and jitter is left out."""
     made = Machine(tmp_path)
+    made.names = {}  # what is resolved, beside addresses; this machine's own resolver is not asked
+    really = _line.addresses
+
+    def addresses(name, port, deadline):
+        if _names.is_address(name) or name == "localhost":
+            return really(name, port, deadline)
+        if name not in made.names:
+            raise socket.gaierror(-3, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in made.names[name]]
+
+    monkeypatch.setattr(_line, "addresses", addresses)
     middle = {(0.8, 1.2): 1.0, (0, 1): 0.5}
     monkeypatch.setattr(_api.Api.__init__, "__defaults__", (None, None, made.sleep, made.now, lambda low, high: middle[low, high]))
     return made

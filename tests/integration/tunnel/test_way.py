@@ -213,3 +213,17 @@ def test_the_halves_of_all_addresses(rescue):
         assert rescue.dial(SERVER)[:2] == [[SERVER, "198.18.1.10"], True]
     finally:
         rescue.lab.must("host", "ip route delete 198.18.2.10")
+
+
+def test_strict_reverse_path_filter_takes_the_answers_unless_the_own_address_goes_by_main(rescue):
+    """As docs/lockout.md says; the rule is the one that keeps the controller reachable."""
+    rescue.lab.must("host", "sysctl -qw net.ipv4.conf.eth0.rp_filter=1")
+    try:
+        rescue.tunnel("0.0.0.0/0")
+        rescue.kill()
+        assert "timed out" in rescue.dial(SERVER, 4.0)[0]
+        rescue.lab.must("host", "ip rule add from 198.18.1.10 lookup main")
+        assert rescue.dial(SERVER, 4.0)[:2] == [[SERVER, "198.18.1.10"], True]
+    finally:
+        rescue.lab.in_namespace("host", ["ip", "rule", "del", "from", "198.18.1.10", "lookup", "main"])
+        rescue.lab.must("host", "sysctl -qw net.ipv4.conf.eth0.rp_filter=0")
