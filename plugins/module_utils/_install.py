@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 
-from . import _agent, _enrollment, _services, _verify
+from . import _agent, _cli, _enrollment, _services, _verify  # _cli, so that a module's payload has all that an installation is made of
 from ._python import interpreter
+
+PARTS = _cli  # what is installed begins there
 
 
 class Installation:
