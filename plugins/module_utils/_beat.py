@@ -51,7 +51,7 @@ def report(agent, state, running, link, check, at_once):
     try:
         _talk(agent, state, running, link, check, at_once)
     except _api.ApiError as err:
-        state["error"] = {"kind": err.kind, "text": _explained(agent, err)}
+        state["error"] = {"kind": err.kind, "text": explained(agent, err)}
         if check and err.kind in UNREACHED:  # the server may be reached by its own tunnel only
             _follow_names(agent, running, False)
         if err.kind == "rate_limited":
@@ -100,7 +100,7 @@ def remember(agent, state):
         pass
 
 
-def _explained(agent, err):
+def explained(agent, err):
     """The text of an ApiError; where the clock is wrong, that is most likely why."""
     clock = _clock.told(agent.memory(), agent.now()) if err.kind in UNREACHED else None
     return "%s; %s: set it" % (err, clock) if clock else str(err)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from . import _agent, _api, _enrollment, _observe, _plan, _proof, _reach, _services, _verify, _wgconf
+from . import _agent, _api, _beat, _enrollment, _observe, _plan, _proof, _reach, _services, _verify, _wgconf
 
 
 class Drift(list):
@@ -162,7 +162,7 @@ class Comparison:
         try:
             updated = agent.api(max_wait=0).config_check(agent.enrollment["peer_id"], agent.enrollment.get("hash")) is not None
         except _api.ApiError as err:
-            words = agent.explained(err)
+            words = _beat.explained(agent, err)
             self.drift.add("server", "the server: %s" % words)
             return {"asked": True, "error": dict(err.failure, text=words)}
         if updated:

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _cli, _drift, _way
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _beat, _cli, _drift, _way
 
 DAY = 86400
 NAME = "vpn.example.com"  # the endpoint that the server issues
@@ -118,8 +117,8 @@ def test_a_clock_that_went_back_is_told_by_name_and_size(gate, host, monkeypatch
     assert "clock   %s: set it" % words in text and "answered at a time that this clock has yet to come to" in text
     assert " -" not in text.replace(" - ", ""), text
     assert "gatecontrol_clock_behind_seconds" in _cli.metrics(shown) and " -" not in _cli.metrics(shown)
-    answer = _drift.verify(host.agent(), {"url": gate.url, "interface": "wg0"})
-    assert any(words in sentence for sentence in answer["drift"]) or words in json.dumps(answer), answer["drift"]
+    asked = _drift.Comparison(host.agent(), {})
+    assert words in asked.server(host.agent().memory())["error"]["text"] and words in asked.drift[0]
     gate.server.no_faults()
     host.beat(check=False)
     assert host.beat()["clock_behind"] > 217 * DAY, "an answer does not make a wrong clock right"
@@ -131,8 +130,8 @@ def test_a_certificate_that_is_not_valid_yet_is_explained(host):
     host.beat()
     host.time -= 400 * DAY
     error = _api.ApiError("no trusted connection to https://gate.example: certificate is not yet valid; check its certificate and gatecontrol_ca_path", "tls")
-    assert host.agent().explained(error) == "%s; the clock is 400 days behind this host's own last record: set it" % error
-    assert host.agent().explained(_api.ApiError("no", "auth")) == "no", "a refusal has other reasons"
+    assert _beat.explained(host.agent(), error) == "%s; the clock is 400 days behind this host's own last record: set it" % error
+    assert _beat.explained(host.agent(), _api.ApiError("no", "auth")) == "no", "a refusal has other reasons"
 
 
 def test_the_record_of_the_time_grows_with_answers_only(gate, host):
