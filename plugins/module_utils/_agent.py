@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from . import _api, _beat, _change, _clock, _enrollment, _facts, _lock, _observe, _pace, _reach, _run, _services, _verify, _way, _wgconf
+from . import _api, _beat, _change, _clock, _enrollment, _facts, _lock, _observe, _pace, _plan, _reach, _repair, _run, _services, _verify, _way, _wgconf
 from ._facts import AgentError
 
 TIMER = "gatecontrol-beat.timer"
@@ -115,18 +115,20 @@ class Agent:
         return _observe.observe(self.run, self.interface, self.store.root, _reach.kept_path(self.store, self.interface))
 
     def connection(self, running):
-        """What the tunnel is like: {"status", "handshake_age", "rx_bytes", "tx_bytes"}.
+        """What the tunnel is like: {"status", "handshake_age", "rx_bytes", "tx_bytes", "beside_tunnel"}.
 
         status: connected, reconnecting, disconnected or error (no peer); handshake_age in seconds, None where there was none
-        or where the clock went back behind it.
+        or where the clock went back behind it; beside_tunnel: sentences that say why packets pass beside the tunnel, None where that
+        cannot be told.
         """
+        beside = _repair.beside(self, running)
         if running is None:
-            return {"status": "disconnected", "handshake_age": None, "rx_bytes": 0, "tx_bytes": 0}
+            return {"status": "disconnected", "handshake_age": None, "rx_bytes": 0, "tx_bytes": 0, "beside_tunnel": beside}
         peers = running.peers.values()
         latest = max([peer["handshake"] for peer in peers] or [0])
         age = _clock.age(latest, self.now()) if latest else None
         status = "error" if not peers else "connected" if age is not None and age <= HANDSHAKE_FRESH else "reconnecting"
-        return {"status": status, "handshake_age": age,
+        return {"status": status, "handshake_age": age, "beside_tunnel": beside,
                 "rx_bytes": sum(peer["rx"] for peer in peers), "tx_bytes": sum(peer["tx"] for peer in peers)}
 
     def beat(self, check=True, now=False):
@@ -138,10 +140,13 @@ class Agent:
         self.check_identity()
         _beat.heal(self)
         state, moment = self.memory(), self.now()
-        if not self.reports or moment < state.get("not_before", 0) <= moment + _beat.SILENT_MOST:
+        if not self.reports:
             return self.show(state)
         running = self.running()
         link = self.connection(running)
+        _beat.mend(self, running)
+        if moment < state.get("not_before", 0) <= moment + _beat.SILENT_MOST:
+            return self.show(state, link)
         _beat.report(self, state, running, link, check, now)
         _beat.remember(self, state)
         return self.show(state, link)
@@ -198,8 +203,11 @@ class Agent:
             self.store.save("candidate", text)
         return text
 
-    def rendered(self, offered, policy=None):
-        """The file that belongs to a server's text under a local policy. Raises ConfigError."""
+    def rendered(self, offered, policy=None, ipv6=None):
+        """The file that belongs to a server's text under a local policy. Raises ConfigError.
+
+        ipv6: whether the host has IPv6, None: as it is now; where it has none, what needs it is left out.
+        """
         policy = self.settings.get("policy") or {} if policy is None else policy
         # Ansible lets a list be given as "a,b", and the role hands it on as it was given.
         policy = {key: [entry.strip() for entry in value.split(",") if entry.strip()] if key in LISTS and isinstance(value, str) else value
@@ -209,6 +217,8 @@ class Agent:
             "allowed_ips", "dns", "mtu", "table", "fwmark", "listen_port", "persistent_keepalive")})
         bounds = {"endpoints": "allow_endpoints", "allowed_ips": "allow_allowed_ips", "dns": "allow_dns"}
         _wgconf.check_policy(config, **{key: policy.get(option) for key, option in bounds.items()})
+        if self.platform == "linux" and not (_observe.ipv6(self.store.root) if ipv6 is None else ipv6):
+            config = _plan.without_ipv6(config)[0]
         return _wgconf.render(_wgconf.for_windows(config, policy.get("kill_switch")) if self.platform == "windows" else config)
 
     def reachability(self, text, ssh_connection):
@@ -220,16 +230,20 @@ class Agent:
         if _services.system(root) == "macos":
             reach = _reach.reachability_on_mac(self.run, config, _observe.real_name(root, self.interface), ssh_connection)
         else:
-            reach = _reach.reachability(self.run, config, self.interface, ssh_connection)
+            reach = _reach.reachability(self.run, config, self.interface, ssh_connection, root)
         if not self.settings.get("keep_reachable", True):
             reach.update(kept=None, reason=None)
         elif not ssh_connection or reach["through"]:
-            reach["kept"] = _reach.kept_path(self.store, self.interface)
+            stay = [words for words in _reach.kept_path(self.store, self.interface) or () if "route" in words]
+            reach["kept"] = ((reach["kept"] or []) + stay) or None
         return reach
 
     def arm(self, confirm_by, ssh_connection, timeout=None):
         """Arm the candidate; returns the change's id. Raises AgentError where the controller at ssh_connection could not be kept reachable."""
         text = self.store.text("candidate") or ""
+        off = _repair.resolver_off(self, _wgconf.parse(text, allow_hooks=True), None)
+        if off:
+            raise AgentError("nothing was changed: " + off, "resolver")
         reach = self.reachability(text, ssh_connection)
         if reach["reason"] and not reach["through"]:
             raise AgentError("the new config would cut the controller off, so nothing was changed: %s; narrow gatecontrol_allowed_ips, or set "
@@ -296,6 +310,16 @@ class Agent:
         self.enrollment = dict(self.store.load("enrollment") or {}, **values)
         self.store.save("enrollment", self.enrollment)
 
+    def left_out(self, issued=None, policy=None):
+        """What of the server's config (the one in use unless given) needs IPv6, which this host has switched off."""
+        issued = self.store.text("issued") if issued is None else issued
+        if self.platform != "linux" or not issued or _observe.ipv6(self.store.root):
+            return []
+        try:
+            return _plan.without_ipv6(_wgconf.parse(self.rendered(issued, policy, ipv6=True), allow_hooks=True))[1]
+        except _wgconf.ConfigError:
+            return []
+
     @property
     def config_path(self):
         """Where the config of the interface lies."""
@@ -317,6 +341,7 @@ class Agent:
         for key in ("peer_enabled", "last_beat", "last_try", "last_check", "not_before", "error", "failures", "refused", "requests"):
             shown[key] = state.get(key)
         shown["clock_behind"] = _clock.behind(state, self.now())
+        shown["left_out"] = self.left_out()
         shown["verdict"] = self.store.load("verdict")
         shown["pending"] = self.store.load("pending") is not None
         return shown

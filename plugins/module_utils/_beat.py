@@ -13,7 +13,7 @@ import contextlib
 import os
 import time
 
-from . import _api, _change, _clock, _facts, _lock, _observe, _plan, _services, _way, _wgconf
+from . import _api, _change, _clock, _facts, _lock, _observe, _plan, _repair, _services, _way, _wgconf
 
 REFUSED_WAIT = (300, 21600)  # seconds before a config that failed is tried again: doubled from the first to the second
 UNREACHED = ("network", "proxy", "tls", "redirect", "protocol", "server", "options")  # errors that prove no way to the server
@@ -41,6 +41,15 @@ def heal(agent):
             agent.services.stop_no_block(_change.APPLY)
         else:
             agent.services.start_no_block(_change.APPLY)
+
+
+def mend(agent, running):
+    """Have what the tunnel has lost put back by a unit of its own, before the server is asked, which may not be reached without it."""
+    try:
+        if _repair.ills(agent, running):
+            agent.services.start_no_block(_repair.UNIT)
+    except (_observe.TunnelError, _services.ServiceError):
+        pass  # a beat is sent all the same, and says what passes beside the tunnel; the next one tries again
 
 
 def report(agent, state, running, link, check, at_once):

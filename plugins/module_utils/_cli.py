@@ -14,10 +14,10 @@ import os
 import re
 import time
 
-from . import _agent, _beat, _change, _clock, _drift, _enrollment, _lock, _observe, _services, _verify, _wgconf
+from . import _agent, _beat, _change, _clock, _drift, _enrollment, _lock, _observe, _repair, _services, _verify, _wgconf
 
 # name -> words that follow
-COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "tend": 0}
+COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "repair": 0, "tend": 0}
 
 
 def command(store, run, name, words, as_json=False):
@@ -41,6 +41,12 @@ def _checked(agent):
     with agent.lock():
         agent.store.save("state", dict(agent.memory(), last_check=agent.now()))
     return 0, None
+
+
+def _repaired(agent):
+    with agent.alone():
+        done = _repair.repair(agent)
+    return 0, "\n".join("put right: " + sentence for sentence in done) or None
 
 
 def _restore(agent):
@@ -75,7 +81,7 @@ def _answer(value):
 WORK = {
     "verify": lambda agent, wanted: _answer(_drift.verify(agent, json.loads(base64.b64decode(wanted)))),
     "confirm": lambda agent, word: _answer(_change.confirm(agent.store, word, sleep=agent.sleep)),
-    "checked": _checked, "restore": _restore, "recover": _recover, "apply": _apply,
+    "checked": _checked, "restore": _restore, "recover": _recover, "apply": _apply, "repair": _repaired,
     "tend": lambda agent: (0, _change.tend(agent.run, agent.services, agent.store, agent.interface, agent.accept, agent.now, agent.sleep, agent.clock))}
 
 
@@ -99,6 +105,10 @@ def described(shown):
     ]
     if shown["clock_behind"]:
         lines.append(("clock", "%s: set it" % _clock.sentence(shown["clock_behind"])))
+    if shown["beside_tunnel"]:
+        lines.append(("tunnel", "traffic passes beside it: %s" % "; ".join(shown["beside_tunnel"])))
+    if shown["left_out"]:
+        lines.append(("config", "IPv6 is switched off on this host, so these are left out: %s" % ", ".join(shown["left_out"])))
     if shown["peer_enabled"] is False:
         lines.append(("server", "the administrator has disabled this peer"))
     if (shown["not_before"] or 0) > time.time():
@@ -141,6 +151,7 @@ def metrics(shown):
         ("config_refused", "gauge", "1 if the server's config cannot be used here", int(bool((shown["refused"] or {}).get("text")))),
         ("last_beat_timestamp_seconds", "gauge", "when a beat was last answered", shown["last_beat"]),
         ("peer_enabled", "gauge", "1 if the server has the peer enabled", None if shown["peer_enabled"] is None else int(shown["peer_enabled"])),
+        ("beside_tunnel", "gauge", "1 if traffic passes beside the tunnel", None if shown["beside_tunnel"] is None else int(bool(shown["beside_tunnel"]))),
         ("handshake_age_seconds", "gauge", "since the latest handshake", shown["handshake_age"]),
         ("clock_behind_seconds", "gauge", "by which the clock is behind the host's own last record", shown["clock_behind"]),
         ("receive_bytes_total", "counter", "received through the tunnel", shown["rx_bytes"]),

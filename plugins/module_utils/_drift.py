@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from . import _agent, _api, _beat, _enrollment, _observe, _plan, _proof, _reach, _services, _verify, _wgconf
+from . import _agent, _api, _beat, _enrollment, _observe, _plan, _proof, _reach, _repair, _services, _verify, _wgconf
 
 
 class Drift(list):
@@ -131,8 +131,18 @@ class Comparison:
         except _wgconf.ConfigError as err:
             drift.add("config_unusable", "%s: %s" % (agent.config_path, err))
             return None
-        plan = _plan.plan(config, running, config, _reach.kept_path(self.store, agent.interface))
-        drift.add("tunnel", *plan.reasons)
+        kept = _reach.kept_path(self.store, agent.interface)
+        plan = _plan.plan(config, running, config, kept)
+        beside = _repair.beside(agent, running) or []
+        drift.add("beside_tunnel", *beside)
+        drift.add("tunnel", *(reason for reason in plan.reasons if reason not in beside))
+        if running is not None and running.unseen == () and not _repair.way_is_kept(agent, config):
+            drift.add("way_not_kept", "the way kept for the controller is not the one that this host needs now")
+        if running is not None and not _reach.spared(self.store, config, kept, agent.interface):
+            drift.add("networkd", "systemd-networkd is not told to leave the tunnel's rules and routes alone")
+        off = _repair.resolver_off(agent, config, running)
+        if off:
+            drift.add("resolver_off", off)
         return dict({"action": plan.action, "reasons": plan.reasons}, **({"unseen": list(running.unseen)} if running and running.unseen else {}))
 
     def services(self, state):

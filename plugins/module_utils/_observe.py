@@ -30,14 +30,14 @@ class TunnelError(Exception):
 class Running:
     """What runs on an interface.
 
-    private_key, public_key: base64, None where unset; listen_port, fwmark, mtu: int, fwmark 0 where off; up: bool; addresses: set of
+    interface: its name; private_key, public_key: base64, None where unset; listen_port, fwmark, mtu: int, fwmark 0 where off; up: bool; addresses: set of
     "address/prefix"; routes: set of (network, table) that wg-quick or an administrator set on this interface; rules: {4: list, 6: list}
-    of dicts of `ip -N -j rule`; dns: set of servers and search domains, None where it cannot be told; kept: whether the route of the kept
-    path exists, None where not asked; peers: {public key: dict of preshared_key, endpoint, allowed_ips (set), handshake (Unix time,
+    of dicts of `ip -N -j rule`; dns: set of servers and search domains, None where it cannot be told; kept: the route of the kept path as
+    "via GATEWAY dev DEVICE", None where there is none or it was not asked for; tables: names of nft's tables with their family, None where not asked or not told; peers: {public key: dict of preshared_key, endpoint, allowed_ips (set), handshake (Unix time,
     0: never), rx, tx (bytes), keepalive (seconds)}; unseen: what cannot be seen on this host and so is not compared; a change is a restart then.
     """
 
-    private_key = public_key = dns = kept = None
+    private_key = public_key = dns = kept = tables = interface = None
     listen_port = fwmark = mtu = 0
     up, unseen = True, ()
 
@@ -100,6 +100,7 @@ def dump(run, interface, root):
         raise
     lines = [line.split("\t") for line in out.splitlines()]
     running = Running()
+    running.interface = interface
     running.private_key, running.public_key = (None if value == "(none)" else value for value in lines[0][:2])
     running.listen_port, running.fwmark = int(lines[0][2]), 0 if lines[0][3] == "off" else int(lines[0][3], 0)
     for public, preshared, endpoint, allowed, handshake, received, sent, keepalive in lines[1:]:
@@ -121,6 +122,17 @@ def _json_values(text):
     return values
 
 
+def ipv6(root):
+    """Whether a new interface of this host can have IPv6: it is neither left out of the kernel (ipv6.disable=1) nor switched off by sysctl."""
+    if not os.path.isdir(os.path.join(root, "proc/self")):
+        return True
+    switch = _enrollment.read_text(os.path.join(root, "proc/sys/net/ipv6/conf/default/disable_ipv6"))
+    if switch is not None:
+        return switch.strip() == "0"
+    # The beat's sandbox hides /proc/sys; lo has its address wherever IPv6 is on.
+    return bool((_enrollment.read_text(os.path.join(root, "proc/self/net/if_inet6")) or "").strip())
+
+
 def ip6_rules(run):
     try:
         return json.loads(command(run, ["ip", "-6", "-N", "-j", "rule", "show"]) or "[]")
@@ -129,9 +141,9 @@ def ip6_rules(run):
 
 
 def observe(run, interface, root="/", kept=None):
-    """What runs on an interface: a Running, None where there is no such interface. Three processes, one more for DNS where systemd-resolved keeps it; two on macOS.
+    """What runs on an interface: a Running, None where there is no such interface. Three processes, one more in a full tunnel, one more for DNS where systemd-resolved keeps it; two on macOS.
 
-    kept: the kept path (see reachability), to see its route as well. Raises TunnelError.
+    kept: the kept path (_reach.kept_path), to see its route as well. Raises TunnelError.
     """
     try:
         return _look(run, interface, root, kept)
@@ -153,8 +165,9 @@ def _look(run, interface, root, kept):
         running.unseen = ("routes", "DNS")
         return running
     asked = ["address show dev %s" % interface, "route show table all dev %s" % interface, "rule show"]
-    if kept and "route" in kept:
-        asked.append("route show %s table main" % kept[3])
+    route = next((words for words in kept or () if "route" in words), None)
+    if route:
+        asked.append("route show %s table main" % route[4])
     answers = _json_values(command(run, ["ip", "-N", "-j", "-batch", "-"], "\n".join(asked) + "\n"))
     link = answers[0][0]
     running.mtu, running.up = link["mtu"], "UP" in link["flags"]
@@ -167,9 +180,20 @@ def _look(run, interface, root, kept):
             network = default if route["dst"] == "default" else str(ipaddress.ip_network(route["dst"]))
             running.routes.add((network, int(route.get("table", MAIN))))
     running.rules = {4: answers[2], 6: ip6_rules(run)}
-    running.kept = bool(answers[3]) if len(answers) > 3 else None
+    if len(answers) > 3 and answers[3]:
+        running.kept = " ".join("%s %s" % (word, answers[3][0][key]) for word, key in (("via", "gateway"), ("dev", "dev")) if key in answers[3][0])
+    if running.fwmark or any(words[0] == "nft" for words in kept or ()):
+        running.tables = _tables(run)
     running.dns = _dns(run, root, interface, link["ifindex"])
     return running
+
+
+def _tables(run):
+    """The names of nft's tables, such as "ip wg-quick-wg0"; None where nft is missing or may not be asked."""
+    try:
+        return {line[len("table "):] for line in command(run, ["nft", "list", "tables"]).splitlines()}
+    except TunnelError:
+        return None
 
 
 def ifconfig(run, name):

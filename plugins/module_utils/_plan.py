@@ -7,6 +7,7 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
+import copy
 import ipaddress
 import re
 import time
@@ -28,20 +29,46 @@ def allowed_networks(config):
     return [network for peer in config.peers for network in peer["AllowedIPs"]]
 
 
+def without_ipv6(config):
+    """(a new Config without its IPv6 parts, [those parts]), for a host that has IPv6 switched off, where wg-quick fails at the first of them.
+
+    Raises ConfigError (kind "ipv6") where nothing is left: no address, or no peer.
+    """
+    result, left_out = copy.deepcopy(config), []
+
+    def strip(values, name):
+        entries = values.pop(name, ())
+        left_out.extend(entry for entry in entries if ":" in entry)
+        kept = [entry for entry in entries if ":" not in entry]
+        if kept:
+            values[name] = kept
+
+    strip(result.interface, "Address")
+    strip(result.interface, "DNS")
+    for peer in result.peers:
+        strip(peer, "AllowedIPs")
+    result.peers = [peer for peer in result.peers if "AllowedIPs" in peer]
+    if "Address" not in result.interface or not result.peers:
+        raise _wgconf.ConfigError("IPv6 is switched off on this host, and nothing of the config is left without it; switch IPv6 on there, or give the peer an "
+                                  "IPv4 address and IPv4 networks on the server", kind="ipv6")
+    return result, left_out
+
+
 def chooses_tables(config):
     """Whether wg-quick chooses the tables and makes rules for a default route."""
     return "Table" not in config.interface
 
 
-def _default_families(config, networks):
-    """The families (4, 6) whose default route wg-quick would lead through the tunnel, for these allowed networks."""
+def default_families(config, networks=None):
+    """The families (4, 6) whose default route wg-quick would lead through the tunnel, for these allowed networks (None: the config's own)."""
+    networks = allowed_networks(config) if networks is None else networks
     return {family for family, default in _observe.DEFAULT.items() if default in networks and chooses_tables(config)}
 
 
 def _mark(config, running):
     """The fwmark that should be set: the config's own; under wg-quick's own default route the live one or that of its table; else 0."""
     mark = config.interface.get("FwMark", 0)
-    if not mark and _default_families(config, allowed_networks(config)):
+    if not mark and default_families(config):
         mark = live_mark(running) or 51820
     return mark
 
@@ -82,20 +109,61 @@ def _in_front(rules, first, second):
     return priority is not None and all(priority <= rule["priority"] for rule in rules if second(rule))
 
 
-def _rules_differ(config, running, mark):
-    for family in _default_families(config, allowed_networks(config)):
-        rules = running.rules[family]
-        marked = [rule for rule in rules if is_mark_rule(rule, mark)]
-        if not marked or not _in_front(rules, is_suppress_rule, lambda rule: rule in marked):
-            return True
-    return False
+def _rules_differ(family, running, mark):
+    rules = running.rules[family]
+    marked = [rule for rule in rules if is_mark_rule(rule, mark)]
+    return not marked or not _in_front(rules, is_suppress_rule, lambda rule: rule in marked)
 
 
-def kept_missing(running, kept):
-    if not kept or "route" in kept:
-        return bool(kept) and not running.kept
-    return not _in_front(running.rules[int(kept[0][1])], lambda rule: rule.get("src") == kept[4] and str(rule.get("table")) == str(_observe.MAIN),
-                         lambda rule: "not" in rule and "fwmark" in rule)
+def is_kept_rule(rule, words):
+    """Whether a rule is the one of a kept path's command."""
+    if str(rule.get("table")) != str(_observe.MAIN) or "not" in rule:
+        return False
+    return int(rule.get("fwmark", "0"), 0) == int(words[5], 0) if words[4] == "fwmark" else rule.get("src") == words[5] and "fwmark" not in rule
+
+
+def _kept_is_there(running, words):
+    if words[0] == "nft":
+        return running.tables is None or "inet gatecontrol-%s" % running.interface in running.tables
+    if "route" in words:
+        return running.kept == " ".join(words[5:])
+    return _in_front(running.rules[int(words[1][1])], lambda rule: is_kept_rule(rule, words), lambda rule: "not" in rule and "fwmark" in rule)
+
+
+class Lost:
+    """Something that a running tunnel has lost and that can be put back live. kind: "rules" (what: the family), "route" ((network, table)),
+    "table" (the family), "dns" or "kept" (the command); text: a sentence; beside: whether packets pass beside the tunnel meanwhile."""
+
+    def __init__(self, kind, what, text):
+        self.kind, self.what, self.text, self.beside = kind, what, text, kind in ("rules", "route")
+
+
+def lost(config, running, applied=None, kept=None):
+    """What a running tunnel has lost of its Config, in the order in which it is put back: a list of Lost. applied, kept: as plan() takes them."""
+    if running is None or running.unseen or not running.up:
+        return []  # where the interface is down its routes went with it
+    mark, found = _mark(config, running), []
+    families = sorted(default_families(config)) if running.fwmark == mark else []
+    for family in families:
+        name = "%s wg-quick-%s" % ("ip6" if family == 6 else "ip", running.interface)
+        if running.tables is not None and name not in running.tables:
+            found.append(Lost("table", family, "the table %s of nft is missing" % name))
+    found += [Lost("route", route, "route %s in table %d is missing" % route) for route in sorted(route_steps(config, running)[0])]
+    for family in families:
+        if _rules_differ(family, running, mark):
+            found.append(Lost("rules", family, "ip rules of the IPv%d default route are missing" % family))
+    if _dns_is_lost(config, running, applied):
+        found.append(Lost("dns", None, "DNS differs: " + _difference(set(config.interface["DNS"]), running.dns)))
+    for words in kept or ():
+        if not _kept_is_there(running, words):
+            found.append(Lost("kept", words, "what keeps the way to the controller open is missing: " + " ".join(words)))
+    return found
+
+
+def _dns_is_lost(config, running, applied):
+    """Whether the resolver no longer has what wg-quick told it: nobody changed the config, and nothing else was set since."""
+    dns = set(config.interface.get("DNS", ()))
+    return bool(running.dns is not None and dns - running.dns and running.dns <= dns and applied and set(applied.interface.get("DNS", ())) == dns)
 
 
 def _endpoint_reason(peer, live, before, now):
@@ -182,21 +250,17 @@ def _interface_reasons(config, running, applied, hooks):
         if key in values and values[key] != live:
             yield "%s is %s, should be %s" % (key, live, values[key])
     dns = set(values.get("DNS", []))
-    if running.dns is not None and dns != running.dns:
+    if running.dns is not None and dns != running.dns and not _dns_is_lost(config, running, applied):
         yield "DNS differs: " + _difference(dns, running.dns)
     live = {network for peer in running.peers.values() for network in peer["allowed_ips"]}
-    wanted, live = _default_families(config, allowed_networks(config)), _default_families(config, live)
-    for family in sorted(wanted ^ live):
+    wanted = default_families(config)
+    for family in sorted(wanted ^ default_families(config, live)):
         yield "the default route for IPv%d should go %s the tunnel" % (family, "through" if family in wanted else "outside")
     mark = _mark(config, running)
     if running.unseen:
         pass  # macOS has neither marks nor rules
     elif running.fwmark != mark and not (hooks and not mark):
         yield "fwmark is %s, should be %s" % (running.fwmark or "off", mark or "off")
-    elif _rules_differ(config, running, mark):
-        yield "ip rules of the default route are missing"
-    elif wanted and {route for route in routes_of(config, mark) if route[1] == mark} - running.routes:
-        yield "the default route is missing in table %d" % mark
     told = {key for key in ("MTU",) + ("FwMark",) * (not running.unseen) if key in values} | ({"DNS"} if running.dns is not None else set())
     unseen = [key for key in ("Table", "MTU", "FwMark", "DNS", *_wgconf.HOOKS) if key not in told]
     for key in unseen if applied else ():
@@ -239,7 +303,7 @@ def plan(config, running, applied=None, kept=None, now=None):
     """The smallest step from what runs (a Running or None) to a Config (None: no tunnel).
 
     applied: the Config that was put in place last, if known: it tells a changed endpoint from a roamed one, and shows changes that leave no
-    trace in what runs (Table, hooks). kept: the kept path (see reachability). now: Unix time.
+    trace in what runs (Table, hooks). kept: the kept path (_reach.kept_path). now: Unix time.
     """
     if config is None:
         return Plan("down", ["the interface should not be there"]) if running else Plan("none")
@@ -248,9 +312,7 @@ def plan(config, running, applied=None, kept=None, now=None):
     reasons = list(_interface_reasons(config, running, applied, _hooks(config)))
     action = "restart" if reasons or running.unseen else "sync"
     reasons += _peer_reasons(config, running, applied, time.time() if now is None else now)
-    missing, stale = (set(), set()) if running.unseen else route_steps(config, running)
-    reasons += ["route %s in table %d is missing" % route for route in sorted(missing)]
-    reasons += ["route %s in table %d should not be there" % route for route in sorted(stale)]
-    if kept_missing(running, kept):
-        reasons.append("the path kept for the controller is missing: ip " + " ".join(kept))
+    if action != "restart":
+        reasons += [entry.text for entry in lost(config, running, applied, kept)]
+        reasons += ["route %s in table %d should not be there" % route for route in sorted(route_steps(config, running)[1])]
     return Plan(action if reasons else "none", reasons)

@@ -17,6 +17,9 @@ import re
 from . import _enrollment, _observe, _plan, _services
 
 DROP_IN = "etc/systemd/system/wg-quick@%s.service.d/50-gatecontrol.conf"
+BESIDE = "etc/gatecontrol/beside-%s.nft"  # the table that marks what came in beside the tunnel
+MARK = "0x6763"
+NETWORKD = "etc/systemd/networkd.conf.d/50-gatecontrol-%s.conf"
 
 
 def _ends(ssh_connection):
@@ -53,39 +56,101 @@ def runs_through(run, interface, ssh_connection, root="/"):
     return (_way(run, *ends) or {}).get("dev") == interface
 
 
-def reachability(run, config, interface, ssh_connection):
+def _table(interface):
+    """The text of BESIDE. A connection that came in beside the tunnel, to an address of this host, is marked, and with it its answers: those of the
+    host itself, and those of a container behind a published port. What the host begins, what it forwards for others and what carries a mark or
+    belongs to a connection of somebody else's mark is left alone. The packets that come in are marked too, for the reverse path filter.
+    """
+    return """\
+# What came in beside the tunnel is answered beside it, whatever addresses this host has.
+table inet gatecontrol-{0}
+delete table inet gatecontrol-{0}
+table inet gatecontrol-{0} {{
+	chain arriving {{
+		type filter hook prerouting priority -151; policy accept;
+		ct direction original ct mark 0 iifname != {{ "{0}", "lo" }} fib daddr type local ct mark set {1}
+		ct mark {1} meta mark 0 meta mark set {1}
+	}}
+	chain answering {{
+		type route hook output priority -151; policy accept;
+		ct mark {1} meta mark 0 meta mark set {1}
+	}}
+}}
+""".format(interface, MARK)
+
+
+def _kept_open(run, config, interface, root):
+    """Commands that keep open what comes in beside a full tunnel: a mark, or a rule for each address where nft or the kernel knows no such marks."""
+    families = sorted(_plan.default_families(config))
+    if not families:
+        return []
+    path, text = os.path.join(root, BESIDE % interface), _table(interface)
+    # What is in use already need not be tried.
+    if _enrollment.read_text(path) == text or _works(run, ["nft", "-c", "-f", "-"], text):
+        return [["nft", "-f", path]] + [["ip", "-%d" % family, "rule", "add", "fwmark", MARK, "lookup", "main"] for family in families]
+    kept = []
+    for link in json.loads(_observe.command(run, ["ip", "-j", "address", "show", "scope", "global"]) or "[]"):
+        for address in link.get("addr_info", ()) if link.get("ifname") != interface else ():
+            family = 6 if ":" in address["local"] else 4
+            if family in families and not address.get("temporary"):
+                kept.append(["ip", "-%d" % family, "rule", "add", "from", address["local"], "lookup", "main"])
+    return sorted(kept)
+
+
+def _works(run, argv, text):
+    try:
+        return run(argv, text)[0] == 0
+    except OSError:
+        return False
+
+
+def captures(config, ssh_connection):
+    """Whether a config's networks hold the controller's address, or all addresses there are."""
+    ends = _ends(ssh_connection)
+    networks = [ipaddress.ip_network(network) for network in _plan.allowed_networks(config)]
+    return bool(_plan.default_families(config)) or bool(ends) and any(network.version == ends[0].version and ends[0] in network for network in networks)
+
+
+def reachability(run, config, interface, ssh_connection, root="/"):
     """How a config would treat the controller's connection: {"kept", "through", "reason"}.
 
-    ssh_connection: SSH_CONNECTION ("client port server port"), empty or None: no SSH. kept: words for `ip` that keep the path open, None
-    where none is needed; through: the connection runs through this very tunnel now; reason: why the path cannot be kept, else None.
-    A source rule to table main keeps it in a full tunnel, a route of its own where networks in table main would capture it.
+    ssh_connection: SSH_CONNECTION ("client port server port"), empty or None: no SSH. kept: the commands that keep the way open (see keep), None
+    where none is needed; through: the connection runs through this very tunnel now; reason: why the way cannot be kept, else None.
+    In a full tunnel all that comes in beside it is answered beside it; a route of its own leads to a controller that narrower networks in table
+    main would capture, along the way that the host has to it now.
     """
-    result = {"kept": None, "through": False, "reason": None}
+    kept = _kept_open(run, config, interface, root)
+    result = {"kept": kept or None, "through": False, "reason": None}
     ends = _ends(ssh_connection)
     if ends is None:
         return result
     client, own = ends
-    route = _way(run, client, own)
-    if route is None:
-        return result
-    option, host = "-%d" % client.version, "%s/%d" % (client, client.max_prefixlen)
-    if route.get("dev") == interface:
+    if (_way(run, client, own) or {}).get("dev") == interface:
         result.update(through=True, reason="the controller's connection from %s runs through %s itself" % (client, interface))
         return result
     networks = [ipaddress.ip_network(network) for network, table in _plan.routes_of(config, 0) if table in (0, _observe.MAIN)]
     networks = [network for network in networks if network.version == client.version and client in network]
-    if _plan.chooses_tables(config) and any(network.prefixlen == 0 for network in networks):
-        result["kept"] = [option, "rule", "add", "from", str(own), "lookup", "main"]
     narrow = max([network.prefixlen for network in networks if network.prefixlen or not _plan.chooses_tables(config)], default=None)
     if narrow == client.max_prefixlen:
         result.update(kept=None, reason="AllowedIPs name the controller's address %s, which no route can keep outside the tunnel" % client)
     elif narrow is not None:
-        others = json.loads(_observe.command(run, ["ip", option, "-N", "-j", "route", "show", "match", str(client), "table", "main"]) or "[]")
-        others = [other["dst"] for other in others if other.get("dev") != interface and other["dst"] != "default"]
-        if not any(narrow < ipaddress.ip_network(other).prefixlen < client.max_prefixlen for other in others):
-            gateway = ["via", route["gateway"]] if "gateway" in route else []
-            result["kept"] = [option, "route", "replace", host, *gateway, "dev", route["dev"]]
+        route = _beside(run, client, interface, narrow)
+        result["kept"] = kept + [route] if route else kept or None
     return result
+
+
+def _beside(run, client, interface, narrow):
+    """The command for a route to the controller beside the tunnel; None where a nearer route leads there anyway, or none at all."""
+    option = "-%d" % client.version
+    found = json.loads(_observe.command(run, ["ip", option, "-N", "-j", "route", "show", "match", str(client), "table", "main"]) or "[]")
+    lengths = [(0 if route["dst"] == "default" else ipaddress.ip_network(route["dst"]).prefixlen, -route.get("metric", 0), number)
+               for number, route in enumerate(found) if route.get("dev") not in (None, interface)]
+    lengths = [entry for entry in lengths if entry[0] < client.max_prefixlen]  # the route to it alone is what is asked for
+    if not lengths or max(lengths)[0] > narrow:
+        return None
+    route = found[max(lengths)[2]]
+    gateway = ["via", route["gateway"]] if "gateway" in route else []
+    return ["ip", option, "route", "replace", "%s/%d" % (client, client.max_prefixlen), *gateway, "dev", route["dev"]]
 
 
 def reachability_on_mac(run, config, name, ssh_connection):
@@ -107,38 +172,87 @@ def reachability_on_mac(run, config, name, ssh_connection):
     return dict(result, reason="AllowedIPs would lead the way to the controller's address %s into the tunnel, and on macOS no path outside is kept" % client)
 
 
-def _opposite(kept):
-    return [{"add": "delete", "replace": "delete"}.get(word, word) for word in kept]
+def _opposite(command):
+    if command[0] == "nft":
+        name = re.search(r"beside-(.*)\.nft$", command[2]).group(1)
+        return ["nft", "delete", "table", "inet", "gatecontrol-" + name]
+    return [{"add": "delete", "replace": "delete"}.get(word, word) for word in command]
 
 
 def kept_path(store, interface):
-    """The kept path that is in place now, as reachability gives it, or None."""
+    """The commands of the kept path that is in place now, as reachability gives them, or None."""
     text = _enrollment.read_text(os.path.join(store.root, DROP_IN % interface)) or ""
-    found = re.search(r"^ExecStartPost=/sbin/ip (.*)$", text, re.MULTILINE)
-    return found.group(1).split() if found else None
+    found = re.findall(r"^ExecStartPost=-?(?:/usr)?/sbin/((?:ip|nft) .*)$", text, re.MULTILINE)
+    return [line.split() for line in found if " delete " not in line] or None
 
 
 def keep(run, services, store, interface, kept):
     """Make a kept path part of the tunnel's unit (None: take it out), so that it comes and goes with the tunnel. True if that changed it.
 
-    It is opened here and now only by the step that follows (apply); one that is no longer wanted is closed here.
+    It is opened here and now only by the step that follows (apply); what is no longer wanted is closed here. A command that fails when the tunnel
+    starts, such as a route by a gateway of elsewhere, does not keep the tunnel from starting; the next beat sees to it.
     """
-    path, before = os.path.join(store.root, DROP_IN % interface), kept_path(store, interface)
-    if kept == before:
+    path, before, changed = os.path.join(store.root, DROP_IN % interface), kept_path(store, interface), False
+    table, beside = os.path.join(store.root, BESIDE % interface), any(command[0] == "nft" for command in kept or ())
+    if beside and _enrollment.read_text(table) != _table(interface):
+        _enrollment.write_text(table, _table(interface))
+        changed = True
+    if kept != before:
+        for command in before or ():
+            if command not in (kept or ()):
+                run(_opposite(command), None)
+        if kept:
+            _enrollment.write_text(path, _drop_in(kept), 0o644)
+            os.chmod(os.path.dirname(path), 0o755)
+        else:
+            _remove(path)
+        services.daemon_reload()
+        changed = True
+    return bool(not beside and _enrollment.remove_file(table)) or changed
+
+
+def _drop_in(kept):
+    lines = ["# What came in beside the tunnel is answered beside it: the way to the machine that manages this host.", "[Service]"]
+    for command in kept:
+        place = "-/usr/sbin/" if command[0] == "nft" else "-/sbin/"
+        if "rule" in command:  # one that was left is not to become two
+            lines.append("ExecStartPost=%s%s" % (place, " ".join(_opposite(command))))
+        lines += ["ExecStartPost=%s%s" % (place, " ".join(command)), "ExecStopPost=%s%s" % (place, " ".join(_opposite(command)))]
+    return "\n".join(lines) + "\n"
+
+
+def _remove(path):
+    """Remove a file, and its folder if it was the only one there. True if there was one."""
+    there = _enrollment.remove_file(path)
+    try:
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        pass  # others have drop-ins there too, or it is not there
+    return there
+
+
+def spare_text(store, config, kept, interface):
+    """What systemd-networkd has to be told for a Config (None: no tunnel); None where nothing has to be said."""
+    networkd = any(os.path.exists(os.path.join(store.root, place, "systemd/system/systemd-networkd.service")) for place in ("usr/lib", "lib", "etc"))
+    if not networkd or config is None or not (_plan.default_families(config) or kept):
+        return None
+    return ("# systemd-networkd removes rules and routes that it did not make whenever it starts, as when systemd is upgraded.\n"
+            "# Without those of wg-quick what should go through the tunnel %s leaves beside it.\n"
+            "[Network]\nManageForeignRoutingPolicyRules=no\nManageForeignRoutes=no\n" % interface)
+
+
+def spared(store, config, kept, interface):
+    """Whether systemd-networkd is told what it has to be told."""
+    return _enrollment.read_text(os.path.join(store.root, NETWORKD % interface)) == spare_text(store, config, kept, interface)
+
+
+def spare(store, interface, config, kept=None):
+    """Have systemd-networkd leave the tunnel's rules and routes alone from its next start on, or no longer. True if that changed anything."""
+    path, text = os.path.join(store.root, NETWORKD % interface), spare_text(store, config, kept, interface)
+    if spared(store, config, kept, interface):
         return False
-    if before:
-        run(["ip", *_opposite(before)], None)
-    if kept:
-        add, delete = " ".join(kept), " ".join(_opposite(kept))
-        text = "# Keeps the way to the machine that manages this host outside the tunnel.\n[Service]\nExecStartPost=-/sbin/ip %s\n" \
-               "ExecStartPost=/sbin/ip %s\nExecStopPost=-/sbin/ip %s\n" % (delete, add, delete)
-        _enrollment.write_text(path, text, 0o644)
-        os.chmod(os.path.dirname(path), 0o755)
-    else:
-        _enrollment.remove_file(path)
-        try:
-            os.rmdir(os.path.dirname(path))
-        except OSError:
-            pass  # others have drop-ins there too
-    services.daemon_reload()
+    if text is None:
+        return _remove(path)
+    _enrollment.write_text(path, text, 0o644)
+    os.chmod(os.path.dirname(path), 0o755)
     return True

@@ -53,6 +53,7 @@ VERIFY = {
     "version": RELEASE, "in_sync": flag, "drift": listing(text(), 100), "codes": listing(KIND, 100), "enrolled": flag, "peer_id": optional(PEER_ID), "peer_name": optional(text(255)),
     "reporting": optional(word("full", "none")), "url": optional(URL), "interface": optional(INTERFACE), "hash": optional(DIGEST), "status": KIND,
     "handshake_age": optional(integer(0, 10 ** 11)), "rx_bytes": BYTES, "tx_bytes": BYTES, "peer_enabled": optional(flag), "last_beat": WHEN,
+    "beside_tunnel": optional(listing(text(300), 100)), "left_out": listing(text(60), 1000),
     "last_try": WHEN, "last_check": WHEN, "not_before": WHEN, "now": number(0, 1e11), "error": optional(record({"kind": KIND, "text": text()}, ("kind",))),
     "refused": optional(record({"hash": DIGEST, "text": optional(text()), "again": WHEN})), "requests": optional(integer(0, 10 ** 6)),
     "verdict": optional(record(VERDICT, ("ok",))), "pending": flag, "peer_fields": optional(flag), "server": SERVER, "host": HOST, "proof": optional(DIGEST),

@@ -13,7 +13,7 @@ import json
 import os
 import re
 
-from . import _enrollment, _observe, _plan, _reach, _services, _way, _wgconf
+from . import _enrollment, _observe, _plan, _reach, _repair, _services, _way, _wgconf
 
 ERRORS = (_services.ServiceError, _wgconf.ConfigError, OSError)  # besides TunnelError, what a step may raise
 
@@ -109,13 +109,11 @@ def _sync(run, store, interface, config, running, kept):
     text = _wgconf.stripped(_plan.with_addresses(config, running, _way.resolver(run, store, interface)), running.fwmark, running.listen_port)
     # By a pipe: AppArmor's profile of wg lets it read below /etc/wireguard and from pipes, nothing else, and no key comes to lie in a file more.
     _observe.command(run, ["wg", "syncconf", interface, "/dev/stdin"], text)
-    missing, stale = _plan.route_steps(config, running)
-    lines = ["route add %s dev %s table %d" % (network, interface, table) for network, table in sorted(missing)]
-    lines += ["route delete %s dev %s table %d" % (network, interface, table) for network, table in sorted(stale)]
-    if lines:
+    _repair.put_back(run, store, interface, config, running, _plan.lost(config, running, config, kept), kept)
+    stale = _plan.route_steps(config, running)[1]
+    if stale:
+        lines = ["route delete %s dev %s table %d" % (network, interface, table) for network, table in sorted(stale)]
         _observe.command(run, ["ip", "-batch", "-"], "\n".join(lines) + "\n")
-    if _plan.kept_missing(running, kept):
-        _observe.command(run, ["ip", *kept])
 
 
 def apply(run, services, store, interface, step, config, kept=None, text=None, limit=30):
@@ -145,6 +143,7 @@ def apply(run, services, store, interface, step, config, kept=None, text=None, l
             raise _observe.TunnelError("the tunnel did not start and is as it was before: %s" % error) from None
     if services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") != "enabled":
         services.enable(unit)
+    _reach.spare(store, interface, config, kept)
     if step.action != "none":
         _verify(run, store, interface, config, kept)
 
@@ -171,4 +170,5 @@ def remove(run, services, store, interface):
     enabled = state.get("UnitFileState") == "enabled"
     if enabled:
         services.disable(unit)
-    return any([there, enabled, _reach.keep(run, services, store, interface, None), _enrollment.remove_file(_observe.config_path(store, interface))])
+    kept = _reach.keep(run, services, store, interface, None), _reach.spare(store, interface, None)
+    return any([there, enabled, *kept, _enrollment.remove_file(_observe.config_path(store, interface))])

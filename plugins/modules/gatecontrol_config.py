@@ -207,7 +207,12 @@ def read(module, agent):
     known = params["hash"] or (None if params["peer_id"] not in (None, agent.enrollment.get("peer_id")) else agent.enrollment.get("hash"))
     offered = issued_text(module, agent, known)
     policy = _options.policy(params, agent.settings)
-    text = agent.rendered(offered, policy)
+    # A file that somebody else takes may be for a host that has what this one has not.
+    text = agent.rendered(offered, policy, None if params["stage"] else True)
+    left_out = agent.left_out(offered, policy) if params["stage"] else []
+    if left_out:
+        module.warn("IPv6 is switched off on this host, so %s %s left out of its config until it is on" % (
+            ", ".join(left_out), "is" if len(left_out) == 1 else "are"))
     _options.keep_secret(offered, text)
     config = _wgconf.parse(text, allow_hooks=True)
     offered_hash = _enrollment.digest(offered)

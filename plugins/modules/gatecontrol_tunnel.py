@@ -43,8 +43,8 @@ options:
     default: 40
   keep_reachable:
     description:
-      - Whether the way from this host to the controller is kept outside the tunnel, by a rule or a route that comes and goes with the tunnel, where the config
-        would capture it.
+      - Whether what comes in beside the tunnel is answered beside it, where the config would lead the answers into the tunnel. Marks, rules and routes for it
+        come and go with the tunnel.
     type: bool
     default: true
   ssh_connection:
@@ -95,13 +95,13 @@ unseen:
   type: list
   elements: str
 kept:
-  description: The words for C(ip) that keep the controller's way open, null where nothing is in its way.
+  description: The commands that keep the controller's way open, null where nothing is in its way.
   returned: success
   type: list
   elements: str
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _change, _enrollment, _observe, _options, _plan, _reach, _step, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _change, _enrollment, _observe, _options, _plan, _reach, _repair, _step, _wgconf
 
 
 def gone(module, agent, interface, unit, absent):
@@ -169,11 +169,15 @@ def up(module, agent, interface, unit):
     kept, running = reach["kept"], agent.running()
     plan = _plan.plan(config, running, _observe.applied(path), kept)
     enabled = agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
-    unkept = kept is None and _reach.kept_path(agent.store, interface) is not None
-    result = {"changed": plan.action != "none" or text != live or not enabled or unkept, "action": plan.action, "reasons": plan.reasons, "kept": kept,
+    unkept = kept != _reach.kept_path(agent.store, interface) or not _reach.spared(agent.store, config, kept, interface)
+    result = {"changed": plan.action != "none" or text != live or not enabled or unkept, "action": plan.action, "reasons": plan.reasons,
+              "kept": [" ".join(words) for words in kept] if kept else None,
               "unseen": list(running.unseen if running else ()),
               "diff": {"before": _wgconf.mask(live or "") if running else "", "after": _wgconf.mask(text),
                        "before_header": interface + " as it runs", "after_header": "%s (%s)" % (interface, "; ".join(plan.reasons) or "as it runs")}}
+    off = _repair.resolver_off(agent, config, running)
+    if off:
+        module.warn(off)
     if reach["through"]:
         module.warn("this play reaches the host through %s itself: a change of it cuts the play's own connection for a moment" % interface)
     if module.check_mode:

@@ -37,7 +37,11 @@ BASE = (
 )
 # what an enrollment may install: archives in the plain image, installed in the ready one
 TUNNEL = ("nftables", "openresolv", "wireguard-go", "wireguard-tools")
-INSTALLED = {"ready": TUNNEL}  # what an image of a kind has installed over the plain one
+# as clouds and Ubuntu have it: names by systemd-resolved, the address by a lease that systemd-networkd holds
+RESOLVED = ("libnss-resolve", "nftables", "systemd-resolved", "wireguard-go", "wireguard-tools")
+INSTALLED = {"ready": TUNNEL, "resolved": RESOLVED}  # what an image of a kind has installed over the plain one
+FETCHED = ("resolved",)  # kinds whose packages are fetched when the image is built: they would drive out those that lie in the plain one
+LACKING = {("bullseye", "resolved")}  # there systemd-resolved is no package of its own
 BORROWED = {"bullseye": ("bookworm", "wireguard-go")}  # what a suite lacks, and whose it takes
 MAINTAINER = "callmetechie.gatecontrol contributors <root@localhost>"
 PRIVATE = "/usr/lib/wireguard-go"  # where a borrowed program lies with the libraries it needs
@@ -87,6 +91,7 @@ def image_name(suite: str, kind: str = "") -> str:
     """Name of an image; its digest covers all that goes in, so a changed recipe is a new image."""
     parts = [part for part in recipe(suite) if str(SCRIPT) not in part]
     parts += [SCRIPT.read_text("utf-8"), *TUNNEL, *([inspect.getsource(borrow), *BORROWED[suite]] if suite in BORROWED else [])]
+    parts += INSTALLED[kind] if kind in FETCHED else ()
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     return f"{REPOSITORY}:{suite}-{digest}{kind and '-' + kind}"
 
@@ -98,6 +103,8 @@ def exists(image: str) -> bool:
 
 def ensure(suite: str, kind: str = "") -> str:
     """Build the image of a kind (see INSTALLED; "": plain) unless it is there; return its name."""
+    if (suite, kind) in LACKING:
+        raise HostsError(f"There is no {kind} host of {suite}.")
     image = image_name(suite, kind)
     with lock(f"image-{suite}{kind and '-' + kind}"):
         if exists(image):
@@ -105,7 +112,7 @@ def ensure(suite: str, kind: str = "") -> str:
         start = time.monotonic()
         say(f"building {image}")
         if kind:
-            install(ensure(suite), image, INSTALLED[kind])
+            install(ensure(suite), image, INSTALLED[kind], "host" if kind in FETCHED else "none")
         else:
             bootstrap(suite, image)
         say(f"built {image} in {time.monotonic() - start:.0f} s")
@@ -159,12 +166,12 @@ def borrow(suite: str, program: str, folder: Path) -> None:
     (folder / "Packages").write_text(index, encoding="utf-8")
 
 
-def install(plain: str, image: str, packages: Iterable[str]) -> None:
-    """Make an image of the plain one with prefetched packages installed, without network."""
+def install(plain: str, image: str, packages: Iterable[str], network: str = "none") -> None:
+    """Make an image of the plain one with packages installed: prefetched ones without network, else by the machine's own (network "host")."""
     container = f"gc-image-{os.getpid()}-{image.rpartition(':')[2]}"
     command = ["apt-get", "--yes", "install", *packages]
     try:
-        podman("run", "--name", container, "--network", "none", *LIMITS, "--env", "DEBIAN_FRONTEND=noninteractive", plain, *command)
+        podman("run", "--name", container, "--network", network, *LIMITS, "--env", "DEBIAN_FRONTEND=noninteractive", plain, *command)
         podman("commit", "--quiet", container, image)
     finally:
         podman("rm", "--force", container, check=False)

@@ -22,6 +22,7 @@ PACKAGES = {  # command -> Debian package that carries it
     "patchelf": "patchelf",
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
+    "dnsmasq": "dnsmasq-base",
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "mke2fs": "e2fsprogs",

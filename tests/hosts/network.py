@@ -169,14 +169,37 @@ class Network:
         ip("link", "set", inside, "up", namespace=namespace)
         ip("link", "set", outside, "up", namespace=where)
 
-    def attach(self, namespace: str, address: str) -> None:
-        """Make a namespace on the bridge, new even where one of that name is left."""
+    def attach(self, namespace: str, address: str, leased: bool = False) -> None:
+        """Make a namespace on the bridge, new even where one of that name is left. leased: address and route are left to a lease."""
         self.remove_namespace(namespace)
         self.make_namespace(namespace)
         outside = f"gc{self.mark}h{int(address.rpartition('.')[2])}"
         self.pair("eth0", outside, self.router, f"{address}/24", namespace=namespace)
         ip("link", "set", outside, "master", self.bridge, namespace=self.router)
-        ip("route", "add", "default", "via", self.gateway, namespace=namespace)
+        if leased:
+            ip("addr", "flush", "dev", "eth0", "scope", "global", namespace=namespace)
+        else:
+            ip("route", "add", "default", "via", self.gateway, namespace=namespace)
+
+    def lease(self, folder: Path, leases: dict[str, str]) -> None:
+        """Give hosts their addresses by lease: {the address that the hardware address goes with: the address to lease}; asked again, it changes them.
+
+        The DHCP server runs where the bridge is. What it keeps lies in the run's folder.
+        """
+        table, pid_file = folder / "leases.conf", folder / "dnsmasq.pid"
+        lines = [f"{hardware_address(name)},{address},120\n" for name, address in leases.items()]
+        table.write_text("".join(lines), encoding="utf-8")
+        if pid_file.exists():
+            os.kill(int(pid_file.read_text()), signal.SIGHUP)
+            return
+        options = ["--conf-file=/dev/null", "--port=0", "--user=root", "--leasefile-ro", "--dhcp-authoritative", "--bind-interfaces"]
+        options += [f"--interface={self.bridge}", "--except-interface=lo", f"--dhcp-range={self.hosts[0]},static,255.255.255.0,120"]
+        options += [f"--dhcp-option=option:router,{self.gateway}", f"--dhcp-hostsfile={table}", f"--pid-file={pid_file}"]
+        if servers := name_servers():
+            options.append(f"--dhcp-option=option:dns-server,{','.join(servers)}")
+        if not self.router:
+            iptables("-I", "INPUT", "-i", self.bridge, "-p", "udp", "--dport", "67", "-m", "comment", "--comment", self.comment, "-j", "ACCEPT")
+        run(*(["ip", "netns", "exec", self.router] if self.router else []), "dnsmasq", *options)
 
     def attach_server(self) -> None:
         """Make the server's namespace: on the bridge, in a routed run behind the router on a link of its own."""
@@ -216,8 +239,13 @@ def namespaces(name: str) -> list[str]:
     return sorted(path.name for path in NAMESPACES.glob(f"gc-{name}-*")) if NAMESPACES.is_dir() else []
 
 
-def remove(name: str) -> None:
-    """Remove all that a run's network may have left; what is missing is no failure."""
+def remove(name: str, folder: Path | None = None) -> None:
+    """Remove all that a run's network may have left, its folder's DHCP server included; what is missing is no failure."""
+    if folder and (folder / "dnsmasq.pid").exists():
+        pid = int((folder / "dnsmasq.pid").read_text())
+        with suppress(OSError):
+            if str(folder) in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGTERM)
     for namespace in namespaces(name):
         Network.remove_namespace(namespace)
     prefix = f"gc{mark_of(name)}"

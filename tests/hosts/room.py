@@ -23,6 +23,8 @@ from machine import HostsError, init_command, lock, podman, prepare_limits, requ
 BOOT_TIMEOUT = 120  # seconds; 40 hosts at once on two cores need 60
 PARALLEL = 8
 VM = "vm"  # the kind of a host that is a virtual machine
+RESOLVED = "resolved"  # the kind of a host with systemd-resolved, systemd-networkd and a lease
+NETWORK_FILE = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=ipv6\n\n[DHCPv4]\nClientIdentifier=mac\n"
 GATEWAY = "gateway.test"  # the hosts' name for the server, or for the machine where there is none
 RUN_NAME = re.compile(r"[a-z0-9_]{1,24}")
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -165,6 +167,9 @@ class Room:
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"gatecontrol-{self.name}", "-f", str(self.key))
             self.write(net, hosts, server)
             names_file = self.names_file(net, hosts, server)
+            if leased := {host.address: host.address for host in hosts if host.kind == RESOLVED}:
+                require("dnsmasq")
+                net.lease(self.folder, leased)
             with ThreadPoolExecutor(PARALLEL) as pool:
                 known = list(pool.map(lambda host: self.start(net, host, names_file), hosts))
                 self.known_hosts.write_text("".join(known), encoding="utf-8")
@@ -186,7 +191,7 @@ class Room:
         """Make a host's namespace and container, put its own files in, start it; return its line for known_hosts."""
         if host.kind == VM:
             return self.start_machine(net, host, names_file)
-        net.attach(host.container, host.address)
+        net.attach(host.container, host.address, host.kind == RESOLVED)
         arguments = ["--name", host.container, "--hostname", host.name, "--label", f"gatecontrol.run={self.name}"]
         arguments += ["--network", f"ns:{network.NAMESPACES / host.container}", *system_arguments()]
         podman("create", *arguments, host.image, *init_command())
@@ -200,11 +205,26 @@ class Room:
         (root / "etc/hosts").write_text(names_file, encoding="utf-8")
         resolver = root / "etc/resolv.conf"
         resolver.unlink(missing_ok=True)
-        resolver.write_text("".join(f"nameserver {server}\n" for server in network.name_servers()), encoding="utf-8")
+        if host.kind == RESOLVED:
+            self.let_systemd_see_to_the_network(root)
+        else:
+            resolver.write_text("".join(f"nameserver {server}\n" for server in network.name_servers()), encoding="utf-8")
         public = host_key.with_suffix(".pub").read_text("utf-8").split()
         podman("umount", host.container)
         podman("start", host.container)
         return f"{host.address} {public[0]} {public[1]}\n"
+
+    @staticmethod
+    def let_systemd_see_to_the_network(root: Path) -> None:
+        """Have systemd-networkd lease the address and systemd-resolved look names up, as on machines of a cloud."""
+        (root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+        (root / "etc/systemd/network/10-eth0.network").write_text(NETWORK_FILE, encoding="utf-8")
+        wants = {"systemd-networkd.service": "multi-user.target", "systemd-networkd-wait-online.service": "network-online.target"}
+        for unit, target in wants.items():
+            folder = root / "etc/systemd/system" / f"{target}.wants"
+            folder.mkdir(exist_ok=True)
+            (folder / unit).unlink(missing_ok=True)
+            (folder / unit).symlink_to(f"/lib/systemd/system/{unit}")
 
     def machine(self, net: network.Network, host: Host) -> vm.Machine:
         """A host that is a virtual machine."""
@@ -278,7 +298,7 @@ class Room:
         else:
             podman(*(["kill", host.container] if hard else ["stop", "--time", "60", host.container]))
             podman("wait", host.container)
-            net.attach(host.container, host.address)
+            net.attach(host.container, host.address, host.kind == RESOLVED)
             podman("start", host.container)
         if wait:
             self.wait(host)
@@ -314,7 +334,7 @@ class Room:
             if containers:
                 podman("rm", "--force", "--ignore", "--time", "0", *containers)
         vm.remove(self.folder)
-        network.remove(self.name)
+        network.remove(self.name, self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- certificates

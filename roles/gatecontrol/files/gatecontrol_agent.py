@@ -11,6 +11,7 @@
   gatecontrol-agent checked            the controller asked the server for this host: note the time
   gatecontrol-agent apply | restore    the work of the unit that changes the tunnel, and what it does if it is killed
   gatecontrol-agent recover            the work of the unit that restores the last good config at boot
+  gatecontrol-agent repair             the work of the unit that puts back what the tunnel has lost: rules, routes, DNS
   gatecontrol-agent tend               the work of the job that keeps the tunnel of a Mac running
 
 Exit status: 0 all is well, 1 something is not, 2 wrong usage.

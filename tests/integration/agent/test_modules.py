@@ -155,7 +155,7 @@ def test_a_change_that_is_not_proven_is_undone(gate, machine, tunnel):
 
 
 def test_over_ssh_it_is_only_armed(gate, machine, tunnel, monkeypatch):
-    monkeypatch.setattr(_reach, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": None})
+    monkeypatch.setattr(_reach, "reachability", lambda run, config, interface, ssh, root: {"kept": None, "through": False, "reason": None})
     staged(gate, machine, persistent_keepalive=15)
     result = tunnel(staged=True, arm=True, ssh_connection=SSH)
     pending = machine.store.load("pending")
@@ -187,7 +187,7 @@ def test_a_play_waits_for_a_change_under_way(gate, machine, tunnel):
 
 def test_a_change_that_would_cut_the_controller_off_is_refused(gate, machine, tunnel, monkeypatch):
     why = "AllowedIPs name the controller's address 198.51.100.7, which no route can keep outside the tunnel"
-    monkeypatch.setattr(_reach, "reachability", lambda run, config, interface, ssh: {"kept": None, "through": False, "reason": why if ssh else None})
+    monkeypatch.setattr(_reach, "reachability", lambda run, config, interface, ssh, root: {"kept": None, "through": False, "reason": why if ssh else None})
     staged(gate, machine, persistent_keepalive=18)
     before = {name: machine.store.text(name) for name in ("pending", "issued")}
     result = tunnel(staged=True, arm=True, ssh_connection=SSH)
@@ -318,7 +318,7 @@ def test_a_connection_whose_address_is_gone_stops_no_change(gate, machine, tunne
     assert [peer["keepalive"] for peer in machine.links["wg0"]["peers"].values()] == [21]
 
 
-KEPT = ["-4", "rule", "add", "from", "198.51.100.1", "lookup", "main"]
+KEPT = [["ip", "-4", "route", "replace", "198.51.100.1/32", "via", "192.0.2.1", "dev", "eth0"]]
 
 
 def test_the_kept_path_stays_with_a_change_through_the_tunnel_and_goes_when_it_is_not_wanted(gate, machine, tunnel):

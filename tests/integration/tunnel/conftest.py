@@ -270,13 +270,13 @@ class Lab:
     def port_at_hub(self):
         return self.must("hub", "wg show %s endpoints" % self.hub_interface).split()[1]
 
-    def reaches_host(self):
+    def reaches_host(self, address="198.18.1.10"):
         """Whether the controller, on another subnet, can open a TCP connection to the host's own address."""
         if not getattr(self, "listening", None):
             self.listening = self.spawn(
                 "host", "import socket; s = socket.create_server(('', 2222)); print('', flush=True)\nwhile True: s.accept()[0].close()"
             )
-        program = "import socket; socket.create_connection(('198.18.1.10', 2222), 0.7)"
+        program = "import socket; socket.create_connection(('%s', 2222), 0.7)" % address
         return self.in_namespace("controller", [sys.executable, "-c", program])[0] == 0
 
 

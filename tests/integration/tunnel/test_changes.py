@@ -68,9 +68,9 @@ def test_default_route_in_or_out_is_a_restart(lab, allowed):
     "drift, action",
     [
         ("wg set {0} fwmark 0", "restart"),
-        ("ip -4 rule delete not fwmark 51820 table 51820", "restart"),
-        ("ip -4 rule delete table main suppress_prefixlength 0", "restart"),
-        ("ip route delete default dev {0} table 51820", "restart"),
+        ("ip -4 rule delete not fwmark 51820 table 51820", "sync"),
+        ("ip -4 rule delete table main suppress_prefixlength 0", "sync"),
+        ("ip route delete default dev {0} table 51820", "sync"),
         ("ip address delete 10.88.0.2/32 dev {0}", "restart"),
         ("ip link set {0} mtu 1300", "restart"),
         ("ip link set {0} down", "restart"),

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _enrollment, _observe, _reach, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _enrollment, _observe, _plan, _reach, _repair, _wgconf
 
 SSH = "198.18.3.10 40000 198.18.1.10 22"
 
@@ -134,7 +134,7 @@ def test_a_second_change_has_to_wait(lab):
 
 
 @pytest.mark.parametrize(
-    "allowed, word", [("0.0.0.0/0", "rule"), ("198.18.0.0/16, 10.88.0.0/24", "route"), ("0.0.0.0/1, 128.0.0.0/1", "route")]
+    "allowed, word", [("0.0.0.0/0", "fwmark"), ("198.18.0.0/16, 10.88.0.0/24", "route"), ("0.0.0.0/1, 128.0.0.0/1", "route")]
 )
 def test_the_controllers_path_stays_open(lab, allowed, word):
     lab.apply(lab.config())
@@ -142,8 +142,8 @@ def test_the_controllers_path_stays_open(lab, allowed, word):
     config = lab.config(allowed)
     if word == "route":  # the hub itself must stay outside as well
         lab.must("host", "ip route replace 198.18.2.10/32 via 198.18.1.1")
-    path = _reach.reachability(lab.run, config, lab.interface, SSH)
-    assert path["reason"] is None and not path["through"] and path["kept"][1] == word
+    path = _reach.reachability(lab.run, config, lab.interface, SSH, lab.root)
+    assert path["reason"] is None and not path["through"] and word in path["kept"][-1]
     kept = path["kept"]
     assert change(lab, config)[0]["ok"]
     assert not lab.reaches_host(), "without a kept path the host is cut off"
@@ -152,32 +152,119 @@ def test_the_controllers_path_stays_open(lab, allowed, word):
     assert lab.reaches_host()
     intact(lab, config, kept)
     assert _reach.kept_path(lab.store, lab.interface) == kept
-    assert _reach.reachability(lab.run, config, lab.interface, SSH)["kept"] == kept, "asked again, it says the same"
+    assert _reach.reachability(lab.run, config, lab.interface, SSH, lab.root)["kept"] == kept, "asked again, it says the same"
 
     lab.services.stop(_observe.unit_of(lab.interface))
-    assert "198.18.3.10" not in lab.must("host", "ip route show") and "from 198.18.1.10" not in lab.rules(), "it goes away with the tunnel"
+    assert not traces(lab), "it goes away with the tunnel"
     lab.services.start(_observe.unit_of(lab.interface))
     assert lab.reaches_host(), "and it comes back with it, as at boot"
-    lab.must("host", " ".join(["ip", *_reach._opposite(kept)]))
-    assert not lab.reaches_host()
-    assert lab.apply(config, kept).action == "sync"
-    assert lab.reaches_host(), "its drift is repaired"
+    for command in kept:
+        lab.must("host", " ".join(_reach._opposite(command)))
+        assert not lab.reaches_host()
+        assert lab.apply(config, kept).action == "sync"
+        assert lab.reaches_host(), "its drift is repaired"
 
     verdict, _seconds = change(lab, lab.config("10.88.0.0/24"), prove=lambda _until: "no")
     assert not verdict["ok"]
     assert lab.reaches_host() and _reach.kept_path(lab.store, lab.interface) == kept, "it comes back with the old config"
     assert change(lab, lab.config("10.88.0.0/24"))[0]["ok"]
-    assert _reach.kept_path(lab.store, lab.interface) is None and "from 198.18.1.10" not in lab.rules()
+    assert _reach.kept_path(lab.store, lab.interface) is None and not traces(lab)
     lab.in_namespace("host", "ip route delete 198.18.2.10/32".split())
+
+
+def traces(lab):
+    """What a kept path leaves in the kernel."""
+    seen = lab.must("host", "ip route show") + lab.rules() + lab.must("host", "nft list tables")
+    return [word for word in ("198.18.3.10", "0x6763", "gatecontrol-", "from 198.18.1.10") if word in seen]
+
+
+@pytest.mark.parametrize("strict", [0, 1], ids=["no filter", "strict reverse path filter"])
+def test_the_way_follows_the_machine(lab, strict):
+    """Another address, another interface, and both at once: no command on the host says so."""
+    config = lab.config("0.0.0.0/0")
+    kept = _reach.reachability(lab.run, config, lab.interface, SSH, lab.root)["kept"]
+    for device in ("all", "eth0"):
+        lab.must("host", "sysctl -q net.ipv4.conf.%s.rp_filter=%d" % (device, strict))
+    assert change(lab, config, kept=kept)[0]["ok"] and lab.reaches_host()
+    try:
+        lab.must("host", "ip address add 198.18.1.77/24 dev eth0")
+        assert lab.reaches_host("198.18.1.77")
+        assert lab.answers("192.0.2.1"), "what the host begins goes through the tunnel"
+        lab.must("host", "ip address flush dev eth0 scope global")
+        lab.must("host", "ip address add 198.18.1.77/24 dev eth0")
+        lab.must("host", "ip route replace default via 198.18.1.1")
+        assert lab.reaches_host("198.18.1.77") and not lab.reaches_host("198.18.1.10")
+        assert "dev %s " % lab.interface in lab.must("host", "ip route get 198.18.3.10"), "what it begins itself still goes through the tunnel"
+    finally:
+        for device in ("all", "eth0"):
+            lab.must("host", "sysctl -q net.ipv4.conf.%s.rp_filter=0" % device)
+        lab.in_namespace("host", "ip address flush dev eth0 scope global".split())
+        lab.must("host", "ip address add 198.18.1.10/24 dev eth0")
+        lab.must("host", "ip route replace default via 198.18.1.1")
+
+
+def test_a_route_to_the_controller_follows_the_gateway(lab):
+    """Kept by the gateway of before, it is another command now, which is what a beat finds."""
+    config = lab.config("198.18.3.0/24, 10.88.0.0/24")
+    first = _reach.reachability(lab.run, config, lab.interface, SSH, lab.root)["kept"]
+    assert first == [["ip", "-4", "route", "replace", "198.18.3.10/32", "via", "198.18.1.1", "dev", "eth0"]]
+    assert change(lab, config, kept=first)[0]["ok"] and lab.reaches_host()
+    lab.must("router", "ip address add 198.18.1.254/24 dev to-host")
+    lab.must("host", "ip route replace default via 198.18.1.254")
+    try:
+        second = _reach.reachability(lab.run, config, lab.interface, SSH, lab.root)["kept"]
+        assert second == [["ip", "-4", "route", "replace", "198.18.3.10/32", "via", "198.18.1.254", "dev", "eth0"]]
+        assert _reach.keep(lab.run, lab.services, lab.store, lab.interface, second)
+        assert lab.apply(config, second).action == "sync" and lab.reaches_host()
+        assert "198.18.3.10 via 198.18.1.254" in lab.must("host", "ip route show")
+    finally:
+        lab.must("host", "ip route replace default via 198.18.1.1")
+        lab.must("router", "ip address delete 198.18.1.254/24 dev to-host")
+
+
+LOSSES = {
+    "rules": [
+        "ip -4 rule delete fwmark 0x6763 lookup main",
+        "ip -4 rule delete not fwmark 51820 table 51820",
+        "ip -4 rule delete table main suppress_prefixlength 0",
+    ],
+    "one rule": ["ip -4 rule delete table main suppress_prefixlength 0"],
+    "route": ["ip route delete default table 51820"],
+    "tables": ["nft flush ruleset"],
+}
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_what_a_tunnel_has_lost_is_put_back_live(lab, what):
+    """As systemd-networkd and nftables.service take it when they start. It is the table of wg-quick itself that comes back, line by line."""
+    config = lab.config("0.0.0.0/0")
+    kept = _reach.reachability(lab.run, config, lab.interface, SSH, lab.root)["kept"]
+    assert change(lab, config, kept=kept)[0]["ok"]
+    before, rules, port = lab.must("host", "nft list ruleset"), lab.rules(), lab.port_at_hub()
+    for command in LOSSES[what]:
+        lab.must("host", command)
+    running = lab.observe(kept)
+    lost = _plan.lost(config, running, config, kept)
+    assert lost and any(entry.beside for entry in lost) == (what != "tables"), [entry.text for entry in lost]
+    _repair.put_back(lab.run, lab.store, lab.interface, config, running, lost, kept)
+    intact(lab, config, kept)
+    assert by_table(lab.must("host", "nft list ruleset")) == by_table(before)
+    assert [line.split(":", 1)[1] for line in lab.rules().splitlines()] == [line.split(":", 1)[1] for line in rules.splitlines()]
+    assert lab.answers("192.0.2.1") and lab.reaches_host() and lab.port_at_hub() == port
+
+
+def by_table(text):
+    """A ruleset's tables in any order."""
+    return sorted(part.strip() for part in text.split("table ")[1:])
 
 
 @pytest.mark.parametrize(
     "allowed, ssh, kept, reason",
     [
         ("10.88.0.0/24", SSH, None, None),
-        ("0.0.0.0/0", "", None, None),
-        ("0.0.0.0/0", "127.0.0.1 1 127.0.0.1 22", None, None),
-        ("0.0.0.0/0", "10.88.0.1 1 10.88.0.2 22", None, "runs through"),
+        ("10.88.0.0/24, 198.18.0.0/16", "", None, None),
+        ("198.18.0.0/16", "127.0.0.1 1 127.0.0.1 22", None, None),
+        ("10.88.0.0/16", "10.88.0.1 1 10.88.0.2 22", None, "runs through"),
         ("198.18.3.10/32", SSH, None, "no route can keep"),
         ("198.18.0.0/16", "198.18.1.1 1 198.18.1.10 22", None, None),
     ],

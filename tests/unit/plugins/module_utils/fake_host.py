@@ -30,12 +30,12 @@ class FakeHost:
 
     def __init__(self, root, resolver=True):
         self.root = str(root)
-        self.links, self.rules = {}, {4: [], 6: []}
+        self.links, self.rules, self.tables = {}, {4: [], 6: []}, set()
         self.enabled, self.active = set(), set()
         self.answering = None  # (public key, endpoint) of a peer that answers; None: every peer
         self.time, self.handshakes, self.next_port = 1000.0, 0, 40000
         self.log, self.steps, self.crash_at = [], 0, None
-        self.extra_routes = {}  # routes of table main on other devices: network -> device
+        self.extra_routes = {}  # routes of table main on other devices: network -> what ip shows of it
         if resolver:
             pathlib.Path(root, "sbin").mkdir(parents=True, exist_ok=True)
             pathlib.Path(root, "sbin/resolvconf").touch()
@@ -77,7 +77,7 @@ class FakeHost:
 
     def reboot(self):
         """Everything but files goes; enabled units start."""
-        self.links, self.rules, self.active, self.crash_at = {}, {4: [], 6: []}, set(), None
+        self.links, self.rules, self.tables, self.active, self.crash_at = {}, {4: [], 6: []}, set(), set(), None
         for path in pathlib.Path(self.root, "run/resolvconf/interfaces").glob("*"):
             path.unlink()
 
@@ -103,12 +103,12 @@ class FakeHost:
             family: [{key: value for key, value in rule.items() if key != "priority"} for rule in self.rules[family]] for family in (4, 6)
         }
         dns = pathlib.Path(self.root, "run/resolvconf/interfaces", interface)
-        return link, rules, dns.read_text() if dns.exists() else None
+        return link, rules, sorted(self.tables), dns.read_text() if dns.exists() else None
 
     # the commands
 
     def run(self, argv, stdin=None):
-        asking = argv[:2] == ["wg", "show"] or "show" in argv or "-batch" in argv and "show" in (stdin or "")
+        asking = argv[:2] == ["wg", "show"] or argv[:2] in (["nft", "list"], ["nft", "-c"]) or "show" in argv or "-batch" in argv and "show" in (stdin or "")
         if not asking:
             self.step("run", *argv)
         try:
@@ -208,11 +208,12 @@ class FakeHost:
         if (kind, verb) == ("route", "show") and words[2] == "table":
             return json.dumps([self._shown(route) for route in self._link(words[5])["routes"]])
         if (kind, verb) == ("route", "show"):
-            return json.dumps([{"dst": words[2]}] if words[2] in self.extra_routes else [])
+            return json.dumps([self.extra_routes[words[2]]] if words[2] in self.extra_routes else [])
         if kind == "rule":
             return self._rule(family, verb, words[2:])
         if kind == "route" and verb == "replace":
-            self.extra_routes[words[2]] = words[-1]
+            shown = dict(zip(words[3::2], words[4::2]))
+            self.extra_routes[words[2]] = {"gateway" if key == "via" else key: value for key, value in shown.items()}
         elif kind == "route" and verb == "delete" and words[2] in self.extra_routes and "table" not in words:
             del self.extra_routes[words[2]]
         elif kind == "route":
@@ -250,6 +251,8 @@ class FakeHost:
         rule = {"src": "all", "table": "254"}
         if words[0] == "from":
             rule["src"] = words[1]
+        elif words[0] == "fwmark":
+            rule["fwmark"] = words[1]
         elif words[0] == "not":
             rule.update({"not": None, "fwmark": hex(int(words[2])), "table": words[4]})
         else:
@@ -262,7 +265,25 @@ class FakeHost:
         else:
             raise LookupError("RTNETLINK answers: No such file or directory")
 
+    def _nft(self, words, stdin):
+        if words == ["list", "tables"]:
+            return "".join("table %s\n" % name for name in sorted(self.tables))
+        if words[0] == "-c":
+            return ""
+        if words[:2] == ["delete", "table"]:
+            name = " ".join(words[2:])
+            if name not in self.tables:
+                raise LookupError("Error: No such file or directory")
+            self.tables.remove(name)
+            return ""
+        text = stdin if words == ["-f", "-"] else pathlib.Path(words[1]).read_text()
+        self.tables |= set(re.findall(r"^(?:add )?table (\S+ \S+)", text, re.MULTILINE))
+        return ""
+
     def _resolvconf(self, words, stdin):
+        if words[0] == "-a":
+            pathlib.Path(self.root, "run/resolvconf/interfaces", words[1]).write_text(stdin)
+            return
         assert words[0] == "-d"
         pathlib.Path(self.root, "run/resolvconf/interfaces", words[1]).unlink(missing_ok=True)
 
@@ -303,6 +324,7 @@ class FakeHost:
                 link["routes"].append([network, mark, "boot"])
                 self._rule(whole.version, "add", ["not", "fwmark", str(mark), "table", str(mark)])
                 self._rule(whole.version, "add", ["table", "main", "suppress_prefixlength", "0"])
+                self.tables.add("%s wg-quick-%s" % ("ip6" if whole.version == 6 else "ip", interface))
             elif not any(
                 whole.version == ipaddress.ip_network(route[0]).version and whole.subnet_of(ipaddress.ip_network(route[0]))
                 for route in link["routes"]
@@ -322,6 +344,7 @@ class FakeHost:
                     rule for rule in self.rules[family] if rule.get("table") != str(link["mark"]) and rule.get("suppress_prefixlen") != 0
                 ]
         del self.links[interface]
+        self.tables = {name for name in self.tables if not name.endswith(" wg-quick-" + interface)}
         if config.interface.get("DNS"):
             pathlib.Path(self.root, "run/resolvconf/interfaces", interface).unlink(missing_ok=True)
 
@@ -338,7 +361,7 @@ class Services:
 
     def _drop_in(self, unit, kind):
         text = _enrollment.read_text(os.path.join(self.host.root, _reach.DROP_IN % self._interface(unit))) or ""
-        for dash, words in re.findall("^%s=(-?)/sbin/(.*)$" % kind, text, re.MULTILINE):
+        for dash, words in re.findall("^%s=(-?)(?:/usr)?/sbin/(.*)$" % kind, text, re.MULTILINE):
             rc, _out, err = self.host.run(words.split())
             if rc and not dash:
                 raise _services.ServiceError(err)

@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import pathlib
 
 import pytest
 from fake_host import Crash, FakeHost
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _observe, _plan, _reach, _services, _step, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _observe, _plan, _reach, _repair, _services, _step, _wgconf
 
 INTERFACE, UNIT = "wg0", "wg-quick@wg0.service"
 PRIVATE, PUBLIC, OTHER = (base64.b64encode(os.urandom(32)).decode() for _number in range(3))
 SSH = "203.0.113.5 40000 192.0.2.10 22"
-RULE = ["-4", "rule", "add", "from", "192.0.2.10", "lookup", "main"]
+RULE = ["ip", "-4", "rule", "add", "fwmark", "0x6763", "lookup", "main"]
+
+
+def kept_on(host):
+    """The commands of the kept path in a full tunnel for IPv4."""
+    return [["nft", "-f", os.path.join(host.root, _reach.BESIDE % INTERFACE)], RULE]
 
 
 def config(allowed="10.88.0.0/24", public=PUBLIC, endpoint="192.0.2.1:51820", interface="", peer=""):
@@ -458,7 +464,7 @@ def story(host, good):
     """One change from its arming to its verdict; the accepted texts."""
     accepted = []
     try:
-        armed(host, config("0.0.0.0/0"), kept=RULE)
+        armed(host, config("0.0.0.0/0"), kept=kept_on(host))
         run_armed(host, prove=lambda _until: None if good else "no", accept=lambda _change: accepted.append(file_text(host)))
     except Crash:
         pass
@@ -494,7 +500,7 @@ def test_a_crash_at_any_point_is_recovered_from(tmp_path, good, had, reboot):
             ok = bool(final and final["ok"])
             assert ok <= good and bool(accepted) == ok and set(accepted) <= {_wgconf.render(new)}
             wanted = new if ok else old if had else None
-            kept = RULE if ok else None
+            kept = kept_on(host) if ok else None
             assert file_text(host) == (_wgconf.render(wanted) if wanted else None)
             running = observe(host, kept)
             assert _plan.plan(wanted, running, wanted, kept).reasons == []
@@ -512,47 +518,143 @@ def test_a_crash_at_any_point_is_recovered_from(tmp_path, good, had, reboot):
 
 def test_kept_path_comes_and_goes_with_its_drop_in(host):
     take(host, config())
-    path = os.path.join(host.root, _reach.DROP_IN % INTERFACE)
-    assert _reach.keep(host.run, host.services, host.store, INTERFACE, RULE)
-    assert not _reach.keep(host.run, host.services, host.store, INTERFACE, RULE)
+    kept, path = kept_on(host), os.path.join(host.root, _reach.DROP_IN % INTERFACE)
+    assert _reach.keep(host.run, host.services, host.store, INTERFACE, kept)
+    assert not _reach.keep(host.run, host.services, host.store, INTERFACE, kept)
     assert os.stat(path).st_mode & 0o777 == 0o644
-    assert _reach.kept_path(host.store, INTERFACE) == RULE
-    assert take(host, config("0.0.0.0/0"), RULE).action == "restart"
-    assert host.rules[4][0]["src"] == "192.0.2.10"
+    assert _reach.kept_path(host.store, INTERFACE) == kept
+    assert take(host, config("0.0.0.0/0"), kept).action == "restart"
+    assert host.rules[4][0]["fwmark"] == "0x6763" and "inet gatecontrol-wg0" in host.tables
     host.rules[4].append(host.rules[4].pop(0))
     host.rules[4][-1]["priority"] = 32766
-    assert _plan.plan(config("0.0.0.0/0"), observe(host), kept=RULE).action == "sync", "behind the tunnel's rules it has no effect"
+    assert _plan.plan(config("0.0.0.0/0"), observe(host), kept=kept).action == "sync", "behind the tunnel's rules it has no effect"
     assert _reach.keep(host.run, host.services, host.store, INTERFACE, None)
-    assert not os.path.exists(os.path.dirname(path)) and all(rule["src"] == "all" for rule in host.rules[4])
+    assert not os.path.exists(os.path.dirname(path)) and not os.path.exists(os.path.join(host.root, _reach.BESIDE % INTERFACE))
+    assert not any(rule.get("fwmark") == "0x6763" for rule in host.rules[4]) and "inet gatecontrol-wg0" not in host.tables
 
 
-def route_answers(gateway="192.0.2.254", match=()):
+OLD_DROP_IN = """# Keeps the way to the machine that manages this host outside the tunnel.
+[Service]
+ExecStartPost=-/sbin/ip -4 rule delete from 192.0.2.10 lookup main
+ExecStartPost=/sbin/ip -4 rule add from 192.0.2.10 lookup main
+ExecStopPost=-/sbin/ip -4 rule delete from 192.0.2.10 lookup main
+"""
+
+
+def test_the_kept_path_of_release_1_0_becomes_a_new_one(host):
+    path = pathlib.Path(host.root, _reach.DROP_IN % INTERFACE)
+    path.parent.mkdir(parents=True)
+    path.write_text(OLD_DROP_IN)
+    take(host, config("0.0.0.0/0"), _reach.kept_path(host.store, INTERFACE))
+    assert host.rules[4][0]["src"] == "192.0.2.10"
+    kept = _reach.reachability(host.run, config("0.0.0.0/0"), INTERFACE, None, host.root)["kept"]
+    assert kept == kept_on(host) != _reach.kept_path(host.store, INTERFACE) == [["ip", *"-4 rule add from 192.0.2.10 lookup main".split()]]
+    assert _reach.keep(host.run, host.services, host.store, INTERFACE, kept)
+    assert take(host, config("0.0.0.0/0"), kept, config("0.0.0.0/0")).action == "sync"
+    assert host.rules[4][0]["fwmark"] == "0x6763" and all(rule["src"] == "all" for rule in host.rules[4])
+
+
+def lose(host, what):
+    if what == "rules":
+        host.rules = {4: [], 6: []}
+    elif what == "suppress":
+        host.rules[4] = [rule for rule in host.rules[4] if "suppress_prefixlen" not in rule]
+    elif what == "route":
+        host.links[INTERFACE]["routes"] = [route for route in host.links[INTERFACE]["routes"] if route[2] == "kernel"]
+    elif what == "table":
+        host.tables.clear()
+    elif what == "dns":
+        host._resolvconf(["-d", INTERFACE], None)
+    else:
+        host.rules, host.links[INTERFACE]["routes"] = {4: [], 6: []}, []
+        host.tables.clear()
+        host._resolvconf(["-d", INTERFACE], None)
+
+
+@pytest.mark.parametrize(
+    "what, beside", [("rules", True), ("suppress", True), ("route", True), ("table", False), ("dns", False), ("all", True)]
+)
+def test_what_is_lost_is_told_and_put_back_live(host, what, beside):
+    full, kept = config("0.0.0.0/0, ::/0", interface="DNS = 10.88.0.1\n"), kept_on(host)
+    _reach.keep(host.run, host.services, host.store, INTERFACE, kept)
+    take(host, full, kept)
+    before, handshake = host.seen(INTERFACE), observe(host).peers[PUBLIC]["handshake"]
+    assert _plan.lost(full, observe(host, kept), full, kept) == []
+    lose(host, what)
+    running = observe(host, kept)
+    lost = _plan.lost(full, running, full, kept)
+    assert lost and any(entry.beside for entry in lost) == beside
+    plan = _plan.plan(full, running, full, kept)
+    assert plan.action == "sync" and plan.reasons == [entry.text for entry in lost]
+    host.log.clear()
+    _repair.put_back(host.run, host.store, INTERFACE, full, running, lost, kept)
+    assert host.seen(INTERFACE) == before and _plan.lost(full, observe(host, kept), full, kept) == []
+    assert not {"stop", "start"} & {step[0] for step in host.log} and not any("syncconf" in step for step in host.log)
+    assert observe(host).peers[PUBLIC]["handshake"] > handshake
+
+
+def test_another_tunnels_rules_stay_in_a_repair(host):
+    full = config("0.0.0.0/0")
+    take(host, full)
+    other = [{"priority": 32700, "src": "all", "not": None, "fwmark": "0x1", "table": "1"}, {"priority": 32699, "src": "all", "table": "254", "suppress_prefixlen": 0}]
+    host.rules[4] = list(other)
+    running = observe(host)
+    _repair.put_back(host.run, host.store, INTERFACE, full, running, _plan.lost(full, running, full))
+    assert all(rule in host.rules[4] for rule in other) and _plan.lost(full, observe(host), full) == []
+
+
+def test_networkd_is_told_to_leave_a_full_tunnel_alone_and_no_longer(host):
+    path = pathlib.Path(host.root, _reach.NETWORKD % INTERFACE)
+    take(host, config("0.0.0.0/0"))
+    assert not path.exists(), "there is no networkd"
+    networkd = pathlib.Path(host.root, "usr/lib/systemd/system/systemd-networkd.service")
+    networkd.parent.mkdir(parents=True)
+    networkd.touch()
+    assert not _reach.spared(host.store, config("0.0.0.0/0"), None, INTERFACE)
+    take(host, config("0.0.0.0/0"))
+    assert "[Network]\nManageForeignRoutingPolicyRules=no\nManageForeignRoutes=no\n" in path.read_text() and path.stat().st_mode & 0o777 == 0o644
+    take(host, config())
+    assert not path.parent.exists(), "a split tunnel has no rules"
+    take(host, config("0.0.0.0/0"))
+    assert path.exists() and _step.remove(host.run, host.services, host.store, INTERFACE) and not path.parent.exists()
+
+
+def route_answers(gateway="192.0.2.254", match=(), nft=0, addresses=()):
     def run(argv, stdin=None):
+        if argv[0] == "nft":
+            assert argv[1:] == ["-c", "-f", "-"] and "table inet gatecontrol-wg0" in stdin
+            return nft, "", ""
         if "get" in argv:
             return 0, '[{"dst": "x", "gateway": "%s", "dev": "eth0"}]' % gateway, ""
-        return 0, "[%s]" % ", ".join('{"dst": "%s", "dev": "eth0"}' % network for network in ("default", *match)), ""
+        if "address" in argv:
+            return 0, json.dumps(addresses), ""
+        routes = [{"dst": "default", "gateway": "192.0.2.1", "dev": "eth1", "metric": 200}, {"dst": "default", "gateway": gateway, "dev": "eth0", "metric": 100},
+                  {"dst": "10.88.0.0/24", "dev": INTERFACE}] + [{"dst": network, "dev": "eth0"} for network in match]
+        return 0, json.dumps(routes), ""
 
     return run
+
+
+MARKS = [["nft", "-f", "/etc/gatecontrol/beside-wg0.nft"]]
+RULE6 = [word.replace("-4", "-6") for word in RULE]
+ROUTE = ["ip", "-4", "route", "replace", "203.0.113.5/32", "via", "192.0.2.254", "dev", "eth0"]
 
 
 @pytest.mark.parametrize(
     "allowed, ssh, match, kept",
     [
-        ("0.0.0.0/0", SSH, (), RULE),
-        ("::/0", SSH, (), None),
-        ("::/0", "2001:db8::5 1 2001:db8::10 22", (), ["-6", "rule", "add", "from", "2001:db8::10", "lookup", "main"]),
-        ("0.0.0.0/0", "::ffff:203.0.113.5 1 ::ffff:192.0.2.10 22", (), RULE),
-        ("203.0.0.0/8", SSH, (), ["-4", "route", "replace", "203.0.113.5/32", "via", "192.0.2.254", "dev", "eth0"]),
+        ("0.0.0.0/0", SSH, (), MARKS + [RULE]),
+        ("0.0.0.0/0", None, (), MARKS + [RULE]),
+        ("0.0.0.0/0", "127.0.0.1 1 127.0.0.1 22", (), MARKS + [RULE]),
+        ("::/0", SSH, (), MARKS + [RULE6]),
+        ("0.0.0.0/0, ::/0", SSH, (), MARKS + [RULE, RULE6]),
+        ("0.0.0.0/0, 203.0.0.0/8", SSH, (), MARKS + [RULE, ROUTE]),
+        ("203.0.0.0/8", SSH, (), [ROUTE]),
+        ("203.0.0.0/8", "::ffff:203.0.113.5 1 ::ffff:192.0.2.10 22", (), [ROUTE]),
         ("203.0.0.0/8", SSH, ("203.0.113.0/24",), None),
-        (
-            "203.0.113.0/24",
-            SSH,
-            ("203.0.0.0/16", "203.0.113.5"),
-            ["-4", "route", "replace", "203.0.113.5/32", "via", "192.0.2.254", "dev", "eth0"],
-        ),
-        ("0.0.0.0/0, 203.0.0.0/8", SSH, (), ["-4", "route", "replace", "203.0.113.5/32", "via", "192.0.2.254", "dev", "eth0"]),
-        ("0.0.0.0/0", "fe80::1%eth0 1 fe80::2%eth0 22", (), None),
-        ("0.0.0.0/0", None, (), None),
+        ("203.0.113.0/24", SSH, ("203.0.0.0/16", "203.0.113.5"), [[*ROUTE[:5], "dev", "eth0"]]),
+        ("10.0.0.0/8", SSH, (), None),
+        ("10.0.0.0/8", None, (), None),
     ],
 )
 def test_reachability(allowed, ssh, match, kept):
@@ -561,6 +663,20 @@ def test_reachability(allowed, ssh, match, kept):
         "through": False,
         "reason": None,
     }
+
+
+def test_where_nft_or_the_kernel_knows_no_marks_each_address_has_a_rule():
+    addresses = [
+        {"ifname": "eth0", "addr_info": [{"local": "192.0.2.10", "prefixlen": 24}, {"local": "2001:db8::10", "prefixlen": 64}]},
+        {"ifname": "eth1", "addr_info": [{"local": "198.51.100.7", "prefixlen": 24}, {"local": "2001:db8::77", "prefixlen": 64, "temporary": True}]},
+        {"ifname": INTERFACE, "addr_info": [{"local": "10.88.0.2", "prefixlen": 32}]},
+    ]
+    kept = _reach.reachability(route_answers(nft=1, addresses=addresses), config("0.0.0.0/0, ::/0"), INTERFACE, SSH)["kept"]
+    assert [(words[1], *words[4:6]) for words in kept] == [
+        ("-4", "from", "192.0.2.10"),
+        ("-4", "from", "198.51.100.7"),
+        ("-6", "from", "2001:db8::10"),
+    ]
 
 
 @pytest.mark.parametrize("table", ["off", "1234"])

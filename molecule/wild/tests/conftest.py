@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The run that molecule made, with every tunnel in order before each test."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve()
+sys.path[:0] = [str(HERE.parents[2] / "shared"), str(HERE.parents[3] / "tests/hosts")]
+
+import room  # noqa: E402
+from scenario import Scenario, until  # noqa: E402
+
+WITHIN = 40  # seconds: two sync intervals
+# What a tunnel has beside its peers: rules, its routes, nft's tables, the resolver's entry, and whether networkd leaves them alone.
+STATE = """
+ip -4 rule | cut -d: -f2-; ip -6 rule | cut -d: -f2-
+ip -N route show table all dev wg0 | sort; ip -6 -N route show table all dev wg0 | grep -v -e fe80 -e ff00 | sort
+nft list tables | grep wg0 | sort
+if [ -d /run/resolvconf ]; then cat /run/resolvconf/*/wg0; else resolvectl dns wg0; resolvectl domain wg0; fi
+cat /etc/systemd/networkd.conf.d/50-gatecontrol-wg0.conf 2>&1
+"""
+
+
+class Lab:
+    """The scenario's hosts, by what runs on them and by what they say."""
+
+    def __init__(self) -> None:
+        self.scenario = Scenario("wild")
+        self.run = room.Room(self.scenario.mark, self.scenario.folder.parent)
+        self.names = self.scenario.hosts
+        self.cloud = [name for name in self.names if name.startswith("cloud")]
+
+    def on(self, host: str, command: str, check: bool = True) -> str:
+        return self.scenario.on(host, command, check)
+
+    def show(self, host: str) -> dict:
+        return json.loads(self.on(host, "gatecontrol-agent show --json", check=False))
+
+    def state(self, host: str) -> str:
+        return self.on(host, STATE, check=False)
+
+    def metric(self, host: str, name: str) -> str:
+        lines = self.on(host, "cat /var/lib/textfile/gatecontrol.prom").splitlines()
+        return next(line.rsplit(" ", 1)[1] for line in lines if line.startswith("gatecontrol_%s{" % name))
+
+    def reachable(self, host: str, address: str | None = None) -> bool:
+        """Whether a new SSH connection from the controller's subnet comes through, to the host's address or another one."""
+        _net, known = self.run.host(host)
+        if address and address != known.address:
+            line = self.run.known_hosts.read_text().replace(known.address + " ", address + " ")
+            self.run.known_hosts.write_text("".join(sorted(set((self.run.known_hosts.read_text() + line).splitlines(keepends=True)))))
+            known.address = address
+        return self.run.ssh(known, "true", timeout=8).returncode == 0
+
+    def comes_back(self, hosts: list[str], before: dict[str, str], seconds: float = WITHIN) -> None:
+        """Wait until the tunnels of hosts have again what they had, without a play."""
+        left = set(hosts)
+
+        def look() -> bool:
+            for host in list(left):
+                if self.state(host) == before[host]:
+                    left.discard(host)
+            return not left
+
+        until(look, seconds)
+        assert not left, {host: (self.state(host), before[host], self.on(host, "journalctl -n 30 --no-pager -u gatecontrol-beat -u gatecontrol-repair",
+                                                                         check=False)) for host in left}
+
+
+@pytest.fixture(scope="session")
+def whole_lab():
+    return Lab()
+
+
+@pytest.fixture
+def lab(whole_lab):
+    """The lab, each of whose tunnels carries."""
+    whole_lab.scenario.no_faults()
+    for host in whole_lab.names:
+        assert until(lambda name=host: whole_lab.show(name)["status"] == "connected" and not whole_lab.show(name)["beside_tunnel"], WITHIN), whole_lab.show(host)
+    return whole_lab

@@ -1,0 +1,195 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What machines do to a tunnel: upgrades restart their services, leases change, IPv6 goes and comes. Each host comes back without a play."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import time
+
+import network
+import pytest
+from conftest import WITHIN
+from scenario import until
+
+UNIT = "/etc/systemd/system/gatecontrol-beat.service"
+DROP_IN = "/etc/systemd/system/wg-quick@wg0.service.d/50-gatecontrol.conf"
+NETWORKD = "/etc/systemd/networkd.conf.d/50-gatecontrol-wg0.conf"
+
+
+def in_sandbox(lab, host, words):
+    """Run the agent with nothing but what the beat's unit leaves it."""
+    lines = lab.on(host, "sed -n '/^.Service.$/,$p' %s" % UNIT).splitlines()
+    kept = [line for line in lines if line[:1].isupper() and not line.startswith(("Type=", "ExecStart=", "TimeoutStartSec="))]
+    assert "CapabilityBoundingSet=CAP_NET_ADMIN" in kept and "ProtectSystem=strict" in kept and len(kept) > 25
+    properties = " ".join("-p " + shlex.quote(line) for line in kept if not line.endswith("="))
+    return lab.on(host, "systemd-run --quiet --wait --pipe %s /usr/local/sbin/gatecontrol-agent %s" % (properties, words))
+
+
+def test_all_that_a_beat_reads_can_be_read_in_its_sandbox(lab):
+    for host in lab.names:
+        assert json.loads(in_sandbox(lab, host, "beat --json"))["error"] is None
+        assert json.loads(in_sandbox(lab, host, "show --json"))["beside_tunnel"] == []
+        wanted = base64.b64encode(json.dumps({"check": True}).encode()).decode()
+        answer = json.loads(in_sandbox(lab, host, "verify " + wanted).split(":", 1)[1])
+        assert answer["in_sync"] and answer["tunnel"]["action"] == "none", answer
+        # The sandbox told what the resolver has: it is asked, not guessed.
+        lab.on(host, "resolvectl revert wg0" if host in lab.cloud else "resolvconf -f -d wg0")
+        answer = json.loads(in_sandbox(lab, host, "verify " + wanted).split(":", 1)[1])
+        assert "DNS differs: + %s, + corp.test" % lab.scenario.gateway in answer["drift"], answer
+        lab.on(host, "systemctl start gatecontrol-repair")
+
+
+def test_a_beat_is_answered_soon_and_a_second_run_changes_nothing(lab):
+    for host in lab.names:
+        assert time.time() - lab.show(host)["last_beat"] < 75
+    second = lab.scenario.play().ok()
+    assert [second.changed(host) for host in lab.names] == [[]] * len(lab.names)
+    assert all(second.seen(host)["in_sync"] for host in lab.names)
+
+
+def lose(lab, hosts, command):
+    """Do something to hosts between two beats; what each said at once."""
+    said = {}
+    for host in hosts:
+        lab.on(host, "systemctl stop gatecontrol-beat.timer; " + command)
+        said[host] = lab.show(host)
+    return said
+
+
+def found_again(lab, hosts, before):
+    """Let the beats go on, and wait."""
+    handshakes = {host: lab.on(host, "systemctl show -p ActiveEnterTimestampMonotonic wg-quick@wg0") for host in hosts}
+    for host in hosts:
+        lab.on(host, "systemctl start gatecontrol-beat.timer")
+    lab.comes_back(hosts, before)
+    for host in hosts:
+        assert lab.scenario.echo(host, 4096) == 4096 and lab.reachable(host), host
+        assert lab.on(host, "systemctl show -p ActiveEnterTimestampMonotonic wg-quick@wg0") == handshakes[host], "it was put back live"
+
+
+LOSSES = {
+    "rules": ("for f in 4 6; do ip -$f rule del not fwmark 51820; ip -$f rule del suppress_prefixlength 0 table main; done", True),
+    "one rule": ("ip rule del suppress_prefixlength 0 table main", True),
+    "route": ("ip route del default table 51820", True),
+    "nftables": ("systemctl restart nftables; ! nft list tables | grep wg0", False),
+    "names": ("if [ -d /run/resolvconf ]; then resolvconf -f -d wg0; else resolvectl revert wg0; fi", False),
+}
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_what_is_gone_comes_back_with_the_next_beat(lab, what):
+    command, beside = LOSSES[what]
+    before = {host: lab.state(host) for host in lab.names}
+    said = lose(lab, lab.names, command)
+    for host in lab.names:
+        assert bool(said[host]["beside_tunnel"]) == beside and said[host]["status"] == "connected", said[host]
+        lab.on(host, "systemctl stop gatecontrol-repair; systemctl mask --runtime --quiet gatecontrol-repair; gatecontrol-agent beat")
+        assert lab.metric(host, "beside_tunnel") == str(int(beside))
+        assert ("traffic passes beside it" in lab.on(host, "gatecontrol-agent show")) == beside
+        lab.on(host, "systemctl unmask --runtime --quiet gatecontrol-repair")
+    found_again(lab, lab.names, before)
+    for host in lab.names:
+        lab.on(host, "gatecontrol-agent beat")
+        assert lab.metric(host, "beside_tunnel") == "0"
+
+
+def test_networkd_leaves_a_tunnel_alone_and_what_it_took_comes_back(lab):
+    before = {host: lab.state(host) for host in lab.cloud}
+    for host in lab.cloud:
+        assert "ManageForeignRoutingPolicyRules=no" in lab.on(host, "cat " + NETWORKD)
+        lab.on(host, "systemctl restart systemd-networkd; networkctl reconfigure eth0; sleep 2")
+        assert lab.state(host) == before[host] and lab.show(host)["beside_tunnel"] == []
+    said = lose(lab, lab.cloud, "rm %s; systemctl restart systemd-networkd; sleep 3" % NETWORKD)
+    assert all(any("ip rules" in reason for reason in said[host]["beside_tunnel"]) for host in lab.cloud), said
+    found_again(lab, lab.cloud, before)
+    for host in lab.names:
+        if host not in lab.cloud:  # who may get networkd one day
+            assert ("No such file" in lab.state(host)) == (lab.on(host, "ls /lib/systemd/system/systemd-networkd.service", check=False) == "")
+
+
+def test_the_controller_finds_a_host_at_its_new_address(lab):
+    """A new lease, and the machine starts elsewhere: no beat and no play comes between."""
+    net, known = lab.run.host("cloud13")
+    old, new = known.address, str(net.hosts[77])
+    leases = {lab.run.host(host)[1].address: lab.run.host(host)[1].address for host in lab.cloud}
+    net.lease(lab.run.folder, dict(leases, **{old: new}))
+    lab.on("cloud13", "systemctl stop gatecontrol-beat.timer; networkctl reconfigure eth0")
+    try:
+        assert until(lambda: new in lab.on("cloud13", "ip -4 -o address show eth0"), 20)
+        assert until(lambda: lab.reachable("cloud13", new), 20) and not lab.reachable("cloud13")
+        lab.on("cloud13", "systemctl start gatecontrol-beat.timer")
+        play = lab.scenario.play(limit=["cloud13"], ansible_host=new).ok()
+        assert play.changed("cloud13") == [], play.text
+    finally:
+        net.lease(lab.run.folder, leases)
+        lab.on("cloud13", "systemctl start gatecontrol-beat.timer; networkctl reconfigure eth0")
+    assert until(lambda: lab.reachable("cloud13"), 30)
+
+
+def test_a_kept_way_of_before_becomes_one_that_follows(lab):
+    before, [host] = {"plain12": lab.state("plain12")}, ["plain12"]
+    address = lab.run.host(host)[1].address
+    old = "\\n".join(["[Service]", "ExecStartPost=-/sbin/ip -4 rule delete from {0} lookup main", "ExecStartPost=/sbin/ip -4 rule add from {0} lookup main",
+                      "ExecStopPost=-/sbin/ip -4 rule delete from {0} lookup main", ""]).format(address)
+    lab.on(host, "systemctl stop gatecontrol-beat.timer wg-quick@wg0; printf '%s' > %s; systemctl daemon-reload; systemctl start wg-quick@wg0" % (old, DROP_IN))
+    assert "from %s lookup main" % address in lab.state(host) and lab.reachable(host)
+    found_again(lab, [host], before)
+    assert "from %s" % address not in lab.on(host, "ip rule; cat " + DROP_IN)
+
+
+def ipv6(lab, host, on):
+    lab.on(host, "for where in all default; do sysctl -qw net.ipv6.conf.$where.disable_ipv6=%d; done" % (not on))
+
+
+def test_ipv6_goes_and_comes_and_the_tunnel_with_it(lab):
+    hosts = ["cloud12", "plain13"]
+    before = {host: lab.state(host) for host in hosts}
+    try:
+        for host in hosts:
+            ipv6(lab, host, False)
+        for host in hosts:
+            assert until(lambda name=host: "::/0" not in lab.on(name, "cat /etc/wireguard/wg0.conf") and not lab.show(name)["pending"], 2 * WITHIN), lab.on(
+                host, "gatecontrol-agent show; journalctl -n 40 --no-pager -u gatecontrol-apply -u gatecontrol-repair", check=False)
+            shown = lab.show(host)
+            assert shown["left_out"] == ["::/0"] and shown["beside_tunnel"] == [] and shown["verdict"]["ok"], shown
+            assert "IPv6 is switched off on this host, so these are left out: ::/0" in lab.on(host, "gatecontrol-agent show")
+        steady = lab.scenario.play(limit=hosts).ok()
+        assert [steady.changed(host) for host in hosts] == [[], []] and all(steady.seen(host)["in_sync"] for host in hosts), steady.text
+        lab.scenario.play(limit=hosts, gatecontrol_state="absent").ok()
+        for host in hosts:
+            lab.scenario.give(host)
+        enrolled = lab.scenario.play(limit=hosts, gatecontrol_adopt=True).ok()
+        assert enrolled.text.count("IPv6 is switched off on this host, so ::/0 is left out") >= 1, enrolled.text
+    finally:
+        for host in hosts:
+            ipv6(lab, host, True)
+    lab.comes_back(hosts, before, 2 * WITHIN)
+
+
+def test_a_resolver_that_was_switched_off_is_named(lab):
+    """It is the one that resolvconf belongs to: wg-quick could not start the tunnel any more, and would not say why."""
+    host = "cloud12"
+    before = {host: lab.state(host)}
+    lab.on(host, "systemctl disable --quiet --now systemd-resolved")
+    try:
+        lab.scenario.ask("peer", action="set", peer=host, values={"persistent_keepalive": 7})
+        play = lab.scenario.play(limit=[host], gatecontrol_persistent_keepalive=11)
+        assert play.status and "systemd-resolved is switched off on this host" in play.error(host), play.text
+        assert lab.show(host)["status"] == "connected", "nothing was touched"
+        lab.scenario.room("reboot", host)
+        assert until(lambda: "systemd-resolved is switched off" in lab.on(host, "journalctl --no-pager -u gatecontrol-repair", check=False), WITHIN)
+        assert lab.show(host)["status"] == "disconnected" and lab.reachable(host)
+    finally:
+        lab.on(host, "systemctl enable --quiet --now systemd-resolved")
+    lab.comes_back([host], before, 2 * WITHIN)
+    lab.scenario.play(limit=[host]).ok()
+
+
+def test_at_the_end_all_is_as_the_play_wants_it(lab):
+    last = lab.scenario.play().ok()
+    assert all(last.seen(host)["in_sync"] for host in lab.names), [last.seen(host)["drift"] for host in lab.names]
+    assert network.namespaces(lab.scenario.mark)
