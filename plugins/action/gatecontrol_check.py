@@ -39,6 +39,8 @@ class ActionModule(ActionBase):
         if not (secrets["token"] or secrets["peers_token"] or secrets["admin_password"]):
             raise _api.ApiError("no secret was given for the server; set gatecontrol_admin_user and gatecontrol_admin_password, gatecontrol_peers_token or "
                                 "gatecontrol_token", "options")
+        if secrets["admin_password"] and not secrets["admin_user"]:
+            raise _api.ApiError("an administrator's password needs a name; set gatecontrol_admin_user", "options")
         _options.keep_secret(params["admin_password"], secrets["token"], secrets["peers_token"], params["proxy"])
         settings = params["settings"] or {}
         return {"options": _options.reach(params), "secrets": secrets, "policy": settings.get("policy") or {},

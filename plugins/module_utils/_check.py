@@ -69,7 +69,11 @@ class Counted(_http.HttpTransport):
             raise NotApplicable(f"not asked: the {tally.most} requests that a check may send are used up")
         tally.requests += 1
         begun = tally.clock()
-        response = super().exchange(method, path, headers, body, deadline)
+        try:
+            response = super().exchange(method, path, headers, body, deadline)
+        except BaseException:
+            self.close()  # what is still to come must not be taken for the next answer
+            raise
         took = tally.clock() - begun
         tally.answers += 1
         tally.slowest = max(tally.slowest, (took, path.split("?")[0]))
@@ -137,10 +141,7 @@ class Check:
     def _login(self):
         session = _session.Session(self.options)
         session.http = self.transport
-        user = self.secrets.get("admin_user")
-        if not user:
-            raise _api.ApiError("an administrator's password needs a name; set gatecontrol_admin_user", "options")
-        before = self.tally.requests
+        user, before = self.secrets["admin_user"], self.tally.requests
         session.login(user, self.secrets["admin_password"])
         self.tally.requests, self.logins = before, 1
         self.admin = _session.Admin(self.options)
@@ -170,6 +171,7 @@ class Check:
             if err.kind == "machine_binding":
                 return "accepted; bound to its peer, and to the machine that uses it first or did already"
             if number and self.bound:
+                self.client = None
                 raise Wrong(f"the token is bound to another peer than {number}; correct gatecontrol_peer_id or give this host a token of its own") from err
             return "accepted; bound to a peer, whose number goes into gatecontrol_peer_id" if self.bound else "accepted; bound to no peer yet"
         self.bound = True

@@ -11,8 +11,9 @@ import ipaddress
 import json
 import os
 import re
+import time
 
-from . import _facts, _observe, _points, _python, _services, _wgconf
+from . import _facts, _line, _observe, _points, _python, _services, _wgconf
 from ._points import NotApplicable, Wrong
 
 TUN = "dev/net/tun"
@@ -151,3 +152,25 @@ def endpoint_inside(config, resolve):
                 return ("the server's own endpoint %s (%s) lies in %s of AllowedIPs, so that the tunnel would swallow its own packets; leave that address out "
                         "with gatecontrol_allowed_ips" % (peer["Endpoint"], address, inside[0]))
     return None
+
+
+def check_config(host, config, interface):
+    """Raise AgentError where a tunnel of this Config cannot work on this host; asked before the tunnel is touched."""
+    if _services.system(host.store.root) == "macos":
+        return
+    allowed_ips = [network for peer in config.peers for network in peer["AllowedIPs"]]
+    try:
+        found = overlaps(allowed_ips, own_networks(host.run, interface)) if config.interface.get("Table") != "off" else None
+    except NotApplicable:
+        found = None
+    found = found or endpoint_inside(config, _addresses)
+    if found:
+        raise _facts.AgentError("the server's config cannot work on this host, and its tunnel was left as it is: %s" % found, "settings")
+
+
+def _addresses(name):
+    """The addresses of a host's name, none where they are not told within 5 s."""
+    try:
+        return [found[4][0].split("%")[0] for found in _line.addresses(name, 0, time.monotonic() + 5)]
+    except OSError:
+        return []

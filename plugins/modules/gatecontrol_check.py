@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gatecontrol_check
 short_description: Check whether a GateControl server is what the collection expects
-version_added: 1.1.0
+version_added: 1.0.0
 description:
   - Asks a server, point by point, for what enrolling hosts needs of it, and judges each answer. At most 25 requests and one login.
   - Without O(write) nothing is changed there. With it the whole life of one peer is played, and the peer and its token are taken away again, also where

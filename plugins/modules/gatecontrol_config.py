@@ -139,7 +139,7 @@ import stat
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _observe, _options, _plan, _reach, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _observe, _options, _plan, _preflight, _reach, _wgconf
 
 
 def issued_text(module, agent, known):
@@ -225,6 +225,8 @@ def read(module, agent):
         before = _enrollment.read_text(path) if params["files"] is None else params["files"].get("config")
         result["changed"] = before != text or (not params["stage"] and rights_differ(path, rights))
         result["diff"] = {"before": _wgconf.mask(before or ""), "after": _wgconf.mask(text), "before_header": path, "after_header": path}
+        if params["stage"] and params["files"] is None and before != text:
+            _preflight.check_config(agent.host, config, agent.interface)
         if params["stage"] and module.check_mode:
             if params["files"] is None:
                 plan = _plan.plan(config, agent.running(), _observe.applied(path), _reach.kept_path(agent.store, agent.interface))

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gatecontrol_host_check
 short_description: Check what would stop an enrollment on a host
-version_added: 1.1.0
+version_added: 1.0.0
 description:
   - Looks, point by point, at what a host needs to be enrolled, without a secret. It changes nothing, and sends one request to the server.
   - For a moment it makes an interface of the type WireGuard, where the kernel can, and a unit of systemd that does nothing.

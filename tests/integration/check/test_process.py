@@ -1,0 +1,84 @@
+"""A check that is cut off, wherever it is, leaves nothing on the server: its process outlives whoever began it for that long."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import Checked
+
+CODE = """
+import json, sys
+sys.path[:0] = {path!r}
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _checking
+print(json.dumps(_checking.run(json.loads(sys.argv[1]))))
+"""
+
+
+@pytest.fixture(scope="module")
+def slow():
+    """A server whose answers take a moment each."""
+    one = Checked("fixed")
+    one.server.fault("delay", path="/api/*", seconds=0.1)
+    yield one
+    one.server.stop()
+
+
+def begin(server: Checked, *secrets: str) -> subprocess.Popen:
+    """A process that asks for a check, as a task's process does."""
+    code = CODE.format(path=sys.path)
+    return subprocess.Popen([sys.executable, "-c", code, json.dumps(server.given(*secrets))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def rest(server: Checked) -> None:
+    """Wait until the server has heard nothing for longer than the check ever waits."""
+    end, before = time.monotonic() + 60, -1
+    while time.monotonic() < end:
+        heard = len(server.server.log())
+        if heard == before:
+            return
+        before = heard
+        time.sleep(2.5)
+    raise AssertionError("the check goes on")
+
+
+def heard(server: Checked, count: int) -> None:
+    """Wait until the server has heard so many requests of a check."""
+    end = time.monotonic() + 60
+    while len([row for row in server.server.log() if row.get("method")]) < count and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def test_a_check_in_its_own_process_says_what_one_in_this_says(slow):
+    process = begin(slow, "login", "peers", "client")
+    out, err = process.communicate(timeout=60)
+    report = json.loads(out)
+    assert report["ok"] and err == "" and slow.peers() == [] and slow.minted() == []
+    assert [point["name"] for point in report["points"]] == [point["name"] for point in slow.check("login", "peers", "client")["points"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+@pytest.mark.parametrize("after", [9, 10, 11, 12, 14, 17, 20, 22])
+def test_a_check_that_is_cut_off_leaves_nothing(slow, number, after):
+    slow.server.ask("log", clear=True)
+    process = begin(slow, "login")
+    heard(slow, after)
+    os.kill(process.pid, number)
+    process.wait(10)
+    process.stdout.close()
+    process.stderr.close()
+    rest(slow)
+    paths = [row["path"] for row in slow.server.log(method="POST")]
+    assert slow.peers() == [] and slow.minted() == []
+    assert after < 10 or "/api/v1/peers" in paths
+
+
+def test_what_goes_wrong_in_the_process_is_told_in_a_sentence(slow, monkeypatch):
+    from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _checking
+    monkeypatch.setattr(_checking, "BEGIN", "import sys; sys.exit('no memory is left')")
+    with pytest.raises(_api.ApiError, match="^the check did not end: no memory is left; run it again$"):
+        _checking.run(slow.given("login"))
