@@ -45,7 +45,7 @@ def cell(option: dict, given: str) -> str:
 
 def page() -> str:
     """The page's text. A comment before an option begins a section."""
-    text = SPECS.read_text()
+    text = SPECS.read_text().partition("\n  gone:\n")[0]  # the entry point that a user plays; the others are for playbooks
     specs, defaults = yaml.safe_load(text)["argument_specs"]["main"], yaml.safe_load(DEFAULTS.read_text())
     lines = [INTRO]
     for comment, name in re.findall(r"^ {6}(?:# (.+)|(gatecontrol_\w+):)$", text, re.MULTILINE):

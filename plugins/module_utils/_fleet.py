@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import time
 
-from . import _api, _beat, _peer
+from . import _api, _beat, _peer, _whose
+from ._whose import ROTATED
 
 STOP = ("licence", "rate_limited", "auth", "scope", "forbidden", "user_disabled", "conflict", "network", "proxy", "tls", "redirect", "server",
         "uncertain", "endpoint_missing")
 EPHEMERAL = "ephemeral"  # tag of peers whose hosts live for minutes
-ROTATED = ".pre-rotation"  # ends the name of a peer that a second one takes the place of; fits the longest name that register makes
 
 
 def token_name(peer_name):
@@ -39,73 +39,89 @@ def is_past(moment, now):
 
 
 class _Listed(_peer.ServerPeer):
-    """A peer whose record is known from the list."""
+    """A peer whose record is known from the list; None where the list has none of the name, and so it is to be made."""
 
     def __init__(self, api, name, known):
         super().__init__(api, name)
         self.known = known
 
     def find(self):
+        # Asked again only after "name taken". Who made it since the list was read has its key as well: that is no peer for this host.
         known, self.known = self.known, None
-        # Asked again only after "name taken": somebody else made it since the list was read.
-        return known[0] if known else super().find()
+        return known
 
 
 class Fleet:
     """The peers of many hosts.
 
     api: an Api with a peers token, or an Admin. user: with an Admin, the number of the user whose tokens are minted; None mints none.
-    adopt: whether a peer that is online may be handed to a host that does not hold its enrollment. pace: whether to wait where the server's rate
-    limit does not suffice, instead of failing before anything is done.
-    hosts: dicts with host (its name in the play), name (of the peer), peer_id (of its enrollment, if any), fingerprint, token (False: has one
-    already), token_id (of the token it works with, if known), expires_at (of the token too) and what wanted_fields takes.
+    pace: whether to wait where the server's rate limit does not suffice, instead of failing before anything is done.
+    expected, notes: how a host proves that a peer is its own, and what this run has made so far, as _whose.Peers takes them; notes has made, given and
+    rotated, and is added to.
+    hosts: dicts with host (its name in the play), name (of the peer), wanted_id (of the peer whatever its name), peer_id and enrolled_as (what the host says
+    of its enrollment), proof, bound, adopt, word (see _whose.Peers), fingerprint, token (False: has one already), token_id (of the token it works with, if
+    known), expires_at (of the token too) and what wanted_fields takes.
     Every verb returns {host: result}, with {"msg", "failure"} where it did not come about; a failure that would meet the other hosts too, such
     as a revoked token, ends the batch for them with the same words.
     """
 
-    def __init__(self, api, user=None, adopt=False, pace=False, now=time.time):
-        self.api, self.user, self.adopt, self.pace, self.now = api, user, adopt, pace, now
+    def __init__(self, api, user=None, pace=False, expected=lambda public_key: None, notes=None, now=time.time):
+        self.api, self.user, self.pace, self.expected, self.now = api, user, pace, expected, now
+        self.notes = {} if notes is None else notes
+        for key in ("made", "given", "rotated"):
+            self.notes.setdefault(key, {})
 
     def present(self, hosts, check_mode=False):
         """{"peer", "created", "changed", "gone": whether the peer of its enrollment is not on the server, and "token" with "token_id", or "config"
         with "hash"}"""
-        peers, tokens = self._lists(check_mode)
-        named = {peer["name"]: peer for peer in peers}
-        refused = _doubles(hosts)
-        new = [host["host"] for host in hosts if host["name"] not in named and host["host"] not in refused]
-        refused.update(self._beyond_licence(new, len(peers)))
-        numbers = {peer["id"] for peer in peers}
+        known, meant = self._known(), {}
+        refused = _whose.doubles(hosts)
+        for host in hosts:
+            try:
+                meant[host["host"]] = known.meant(host)
+            except (_api.ApiError, _peer.PeerError) as err:
+                refused.setdefault(host["host"], err)
+        refused.update(self._beyond_licence([name for name, peer in meant.items() if not peer and name not in refused], len(known.all)))
         return self._each(hosts, lambda host, dry: dict(
-            self._one(host, named, tokens, dry), gone=host.get("peer_id") not in numbers | {None}), refused, check_mode)
+            self._one(host, meant[host["host"]], known, dry), gone=host.get("peer_id") not in {None, *known.numbered}), refused, check_mode)
 
     def kept(self, hosts, check_mode=False):
-        """{"peer", "created": False, "changed"}: the fields of the peers that the hosts are enrolled as, by their numbers alone. Looks at no token."""
-        peers, _tokens = self._lists(check_mode=True)
-        return self._each(hosts, lambda host, dry: self._fields(host["name"], _enrolled(host, peers), _peer.wanted_fields(host), dry), {}, check_mode)
+        """{"peer", "created": False, "changed"}: the fields of the peers that the hosts are enrolled as. Looks at no token."""
+        known = self._known(tokens=False)
+        return self._each(hosts, lambda host, dry: self._fields(host["name"], known.own(host), _peer.wanted_fields(host), dry), {}, check_mode)
+
+    def listed(self):
+        """{"peers": the server's list, without keys}"""
+        return {"peers": [{key: value for key, value in peer.items() if "key" not in key} for peer in self._known(tokens=False).all]}
 
     def absent(self, hosts, max_percent=None, others=0, check_mode=False):
         """{"deleted", "changed", "revoked": [token names], "staying": [names of tokens that only an administrator can revoke]}
 
-        The peer by its number, else by its name. max_percent: the share of the server's peers that may go, one always may; others: how many
-        more the same run deletes. Raises PeerError (share), and nothing is deleted then.
+        max_percent: the share of the server's peers that may go, one always may; others: how many more the same run deletes. Raises PeerError
+        (share), and nothing is deleted then.
         """
-        peers, tokens = self._lists(check_mode=False)
-        going = len({peer["id"] for host in hosts for peer in _of(host, peers)})
-        allowed = len(peers) if max_percent is None else max(1, len(peers) * max_percent // 100)
+        known, refused, gone = self._known(), {}, {}
+        for host in hosts:
+            try:
+                gone[host["host"]] = known.going(host)
+            except _peer.PeerError as err:
+                refused[host["host"]] = err
+        going, count = len({peer["id"] for found in gone.values() for peer in found}), len(known.all)
+        allowed = count if max_percent is None else max(1, count * max_percent // 100)
         if (going or others) and max_percent is not None and going + others > allowed:
             raise _peer.PeerError(
                 "this run would delete %d of the server's %d peers, and gatecontrol_retire_max_percent=%d allows %d, so nothing was deleted; name "
-                "fewer hosts (--limit), or raise it" % (going + others, len(peers), max_percent, allowed), "share", deleting=going + others,
-                peers=len(peers), allowed=allowed)
-        return self._each(hosts, lambda host, dry: self._gone(host, peers, tokens, dry), {}, check_mode)
+                "fewer hosts (--limit), or raise it" % (going + others, count, max_percent, allowed), "share", deleting=going + others,
+                peers=count, allowed=allowed)
+        return self._each(hosts, lambda host, dry: self._gone(host, gone[host["host"]], known, dry), refused, check_mode)
 
     def expired(self, check_mode=False):
         """The same for every peer with the tag EPHEMERAL that the server disabled when its time was over, by the peer's name."""
-        peers, tokens = self._lists(check_mode=False)
-        over = [peer for peer in peers if EPHEMERAL in (peer.get("tags") or "").replace(" ", "").split(",") and not peer.get("enabled", 1)
+        known = self._known()
+        over = [peer for peer in known.all if EPHEMERAL in (peer.get("tags") or "").replace(" ", "").split(",") and not peer.get("enabled", 1)
                 and is_past(peer.get("expires_at"), self.now())]
-        hosts = [{"host": peer["name"], "name": peer["name"], "peer_id": peer["id"]} for peer in over]
-        return self._each(hosts, lambda host, dry: self._gone(host, peers, tokens, dry), {}, check_mode)
+        hosts = [{"host": peer["name"], "name": peer["name"], "peer_id": peer["id"], "word": True} for peer in over]
+        return self._each(hosts, lambda host, dry: self._gone(host, known.going(host), known, dry), {}, check_mode)
 
     def rotated(self, hosts, keys=False, check_mode=False):
         """{"peer", "token", "token_id", "changed"}: a token beside the one the host has; with keys for a second peer, which gets the name.
@@ -114,22 +130,29 @@ class Fleet:
         """
         if not self.user:
             raise _api.ApiError("only the administrator's login can rotate tokens; set admin_user and admin_password", "options")
-        peers, tokens = self._lists(check_mode)
-        named = {peer["name"]: peer for peer in peers}
-        new = [host["host"] for host in hosts if keys and not {host["name"], host["name"] + ROTATED} <= set(named)]
-        refused = dict(_doubles(hosts), **self._beyond_licence(new, len(peers)))
-        return self._each(hosts, lambda host, dry: self._second(host, named, tokens, keys, dry), refused, check_mode)
+        known, refused, own = self._known(), _whose.doubles(hosts), {}
+        for host in hosts:
+            try:
+                own[host["host"]] = known.own(host)
+            except (_api.ApiError, _peer.PeerError) as err:
+                refused.setdefault(host["host"], err)
+        new = [name for name, peer in own.items() if keys and len(known.pair(peer)) == 1 and name not in refused]
+        refused.update(self._beyond_licence(new, len(known.all)))
+        return self._each(hosts, lambda host, dry: self._second(host, own[host["host"]], known, keys, dry), refused, check_mode)
 
     def confirmed(self, hosts, check_mode=False):
-        """What rotated left of the time before goes, now that the host works with token_id: {"revoked", "deleted", "changed"}"""
-        peers, tokens = self._lists(check_mode=False)
-        return self._each(hosts, lambda host, dry: self._settled(host, peers, tokens, dry), {}, check_mode)
+        """What rotated left of the time before goes, now that the host works with what this run gave it, else with peer_id and token_id: {"revoked",
+        "deleted", "changed"}"""
+        known = self._known()
+        return self._each(hosts, lambda host, dry: self._settled(dict(host, **self.notes["rotated"].get(host["host"], {})), known, dry), {}, check_mode)
 
     # -- a batch
 
-    def _lists(self, check_mode):
+    def _known(self, tokens=True):
+        """The server's peers and, where they matter and can be seen, its tokens."""
         try:
-            return list(self.api.peers()), self.api.tokens() if self.user and not check_mode else []
+            return _whose.Peers(list(self.api.peers()), self.api.tokens() if self.user and tokens else [], self.expected, self.notes["made"],
+                                self.notes["given"])
         except _api.ApiError as err:
             if err.kind != "rate_limited":
                 raise
@@ -137,7 +160,7 @@ class Fleet:
             if not self.pace:
                 raise _api.ApiError("%s, or set gatecontrol_pace=true to wait" % err, err.kind, err.status, retry_after=seconds, seconds=seconds)
             self.api.sleep(seconds + 1)
-            return self._lists(check_mode)
+            return self._known(tokens)
 
     def _each(self, hosts, work, refused, check_mode):
         """work(host, dry) for each host that is not refused; dry makes no request that changes something, and counts the others."""
@@ -204,34 +227,34 @@ class Fleet:
 
     # -- one host
 
-    def _one(self, host, named, tokens, check_mode):
-        name = _api.check_name(host["name"], exact=True)
+    def _one(self, host, found, known, check_mode):
+        name = found["name"] if found else host["name"]
         wanted = _peer.wanted_fields(host)
-        found = named.get(name)
-        if found and found.get("isOnline") and found["id"] != host.get("peer_id") and not self.adopt:
-            raise _peer.PeerError("the peer %s (id %s) is in use: it had a handshake in the last 3 minutes, and this host does not hold its enrollment; set "
-                                  "gatecontrol_name to another name, or gatecontrol_adopt=true if it is this host" % (name, found["id"]), "not_ours",
-                                  peer_id=found["id"], peer_name=name)
         result = self._fields(name, found, wanted, check_mode)
-        requests = result.pop("requests")
+        number, requests = result["peer"]["id"], result.pop("requests")
+        if result["created"] and not check_mode:
+            self.notes["made"][host["host"]] = number
         if not host.get("token", True):
             return dict(result, requests=requests)
+        if not check_mode:
+            self.notes["given"][str(number)] = host["host"]
         if not self.user:
-            answer = {} if check_mode else self.api.peer_config(result["peer"]["id"])
+            answer = {} if check_mode else self.api.peer_config(number)
             return dict(result, requests=requests + 1, **{key: answer[key] for key in ("config", "hash") if key in answer})
         # Those of a run that ended before the host had it, or of the host's earlier life.
-        old = [token for token in tokens if token["name"] == token_name(name) and token.get("peer_id") in (result["peer"]["id"], None)]
+        names = (token_name(name), token_name(host["name"]))
+        old = [token for token in known.tokens if token["name"] in names and token.get("peer_id") in (number, None)]
         if check_mode:
             return dict(result, requests=requests + len(old) + 1)
         self._revoke(old)
-        return dict(result, changed=True, **self._mint(name, result["peer"]["id"], wanted.get("expires_at")))
+        return dict(result, changed=True, **self._mint(name, number, wanted.get("expires_at")))
 
     def _fields(self, name, found, wanted, check_mode):
         """A peer with its fields as wanted: found, or one that is made of this name."""
         # The server leaves a peer disabled that is given more time.
         again = found and not found.get("enabled", 1) and "expires_at" in wanted and is_past(found.get("expires_at"), self.now()) and (
             not is_past(wanted["expires_at"], self.now()))
-        result = _Listed(self.api, name, [found]).settle("enabled" if again else "present", wanted, check_mode)
+        result = _Listed(self.api, name, found).settle("enabled" if again else "present", wanted, check_mode)
         requests = 1 + ("peer_keepalive" in wanted) if result["created"] else int(result["changed"])
         return dict({key: result[key] for key in ("peer", "created", "changed")}, requests=requests)
 
@@ -243,47 +266,56 @@ class Fleet:
         for token in tokens:
             self.api.revoke(token["id"])
 
-    def _gone(self, host, peers, tokens, check_mode):
-        found = _of(host, peers)
+    def _gone(self, host, found, known, check_mode):
         numbers = [peer["id"] for peer in found]
-        bound = [token for token in tokens if token.get("peer_id") in numbers
+        bound = [token for token in known.tokens if token.get("peer_id") in numbers
                  or token["name"] == token_name(host["name"]) and token.get("peer_id") is None]
         if not check_mode:
             self._revoke(bound)  # first: without its peer a token belongs to nothing that a later run could find it by
             for number in numbers:
                 self.api.delete_peer(number)
+                self.notes["given"].pop(str(number), None)
+            self.notes["made"].pop(host["host"], None)
         return {"deleted": bool(found), "revoked": [token["name"] for token in bound], "changed": bool(found or bound),
                 "staying": [] if self.user or not found else [token_name(host["name"])], "requests": len(numbers) + len(bound)}
 
-    def _second(self, host, named, tokens, keys, check_mode):
-        own = _enrolled(host, named.values())
-        name = own["name"].removesuffix(ROTATED)
-        before, peer, requests = named.get(name + ROTATED), own, 1
-        if keys and before in (None, own):
-            successor = named.get(name) if before else None
-            wanted = {key: own[column] for key, (column, _put) in _peer.FIELDS.items() if own.get(column) is not None}
-            if not before:
-                _api.check_name(name + ROTATED, exact=True)
-                if not check_mode:
-                    self.api.update_peer(own["id"], {"name": name + ROTATED})
-            settled = _Listed(self.api, name, [successor]).settle("present", wanted, check_mode)
-            if own.get("user_id") and not check_mode:
-                self.api.update_peer(settled["peer"]["id"], {"user_id": own["user_id"]})
-            peer, requests = settled["peer"], 6
-            old = [token for token in tokens if token["name"] == token_name(name) and token.get("peer_id") == peer["id"]]
+    def _second(self, host, own, known, keys, check_mode):
+        name, peer, requests = own["name"].removesuffix(ROTATED), own, 1
+        pair = known.pair(own)
+        if keys and own is pair[-1]:  # the host works with the first one, or there is no second one yet
+            if len(pair) == 1 and own["name"] != name and name in known.named:
+                raise known.refusal(host, known.named[name])
+            peer, requests = self._successor(own, pair[0] if len(pair) == 2 else None, name, check_mode), 6
+            old = [token for token in known.tokens if token["name"] == token_name(name) and token.get("peer_id") == peer["id"]]
             if not check_mode:
                 self._revoke(old)
             requests += len(old)
         result = {"peer": {"id": peer["id"], "name": name}, "changed": True}
         if check_mode:
             return dict(result, requests=requests)
-        return dict(result, **self._mint(name, peer["id"], own.get("expires_at")))
+        made = self._mint(name, peer["id"], own.get("expires_at"))
+        self.notes["rotated"][host["host"]] = {"peer_id": peer["id"], "token_id": made["token_id"]}
+        self.notes["given"][str(peer["id"])] = host["host"]
+        return dict(result, **made)
 
-    def _settled(self, host, peers, tokens, check_mode):
-        before = [peer for peer in _of(host, peers) if peer["id"] != host["peer_id"]]
+    def _successor(self, own, second, name, check_mode):
+        """The peer that takes the place of one, with its name and fields; gone on with where it is there already."""
+        wanted = {key: own[column] for key, (column, _put) in _peer.FIELDS.items() if own.get(column) is not None}
+        if own["name"] == name:
+            _api.check_name(name + ROTATED, exact=True)
+            if not check_mode:
+                self.api.update_peer(own["id"], {"name": name + ROTATED})
+        peer = _Listed(self.api, name, second).settle("present", wanted, check_mode)["peer"]
+        if own.get("user_id") and not check_mode:
+            self.api.update_peer(peer["id"], {"user_id": own["user_id"]})
+        return peer
+
+    def _settled(self, host, known, check_mode):
+        own = known.own(host)
+        before = [peer for peer in known.pair(own) if peer is not own]
         numbers = [peer["id"] for peer in before]
-        old = [token for token in tokens if token.get("peer_id") in numbers
-               or token.get("peer_id") == host["peer_id"] and host.get("token_id") and token["id"] != host["token_id"]]
+        old = [token for token in known.tokens if token.get("peer_id") in numbers
+               or token.get("peer_id") == own["id"] and host.get("token_id") and token["id"] != host["token_id"]]
         if not check_mode:
             self._revoke(old)
             for number in numbers:
@@ -331,53 +363,3 @@ class Tokens:
 
 def _shown(tokens):
     return {"tokens": ["%s (id %s)" % (token["name"], token["id"]) for token in tokens]}
-
-
-def _enrolled(host, peers):
-    """The peer of the host's enrollment, which must be there. Raises ApiError (not_found)."""
-    own = next((peer for peer in peers if peer["id"] == host.get("peer_id")), None)
-    if not own:
-        raise _api.ApiError("the peer %s (id %s) is not on the server: %s" % (host["name"], host.get("peer_id"), _api.ENROLL_AGAIN), "not_found")
-    return own
-
-
-def _of(host, peers):
-    """The host's peers: the one of its number, else of its name, and what a rotation that was cut off left beside it."""
-    own = [peer for peer in peers if peer["id"] == host["peer_id"]] if host.get("peer_id") else [host]
-    names = [name + end for name in (one["name"].removesuffix(ROTATED) for one in own) for end in ("", ROTATED)]
-    return [peer for peer in peers if peer["name"] in names]
-
-
-TWINS = (
-    ("token_digest", "were given the same client token", "and would get one peer and one private key; give each host a token of its own"),
-    ("name", "have the same name", "so they would share one peer and its key; set gatecontrol_name"),
-    ("fingerprint", "have the same machine id, as clones of one image do",
-     "so they would share one peer and its key; give each an id of its own with systemd-machine-id-setup"),
-    ("peer_id", "have the same peer", "and would use one private key; give each host a peer of its own"),
-)
-
-
-def _doubles(hosts):
-    """{host: PeerError} of a batch's hosts that would share a peer."""
-    return twins([{"host": host["host"], "name": host["name"], "fingerprint": host.get("fingerprint"), "new": True} for host in hosts])
-
-
-def twins(hosts):
-    """{host: PeerError} of the new hosts that would get what another one has: token, name, machine id or peer.
-
-    hosts: dicts with host, url, new (whether it is to get a peer in this run), and of each of TWINS what is known; all but a token may occur
-    again on another server.
-    """
-    found = {}
-    for key, what, advice in TWINS:
-        seen = {}
-        for host in hosts:
-            if host.get(key):
-                seen.setdefault((key == "token_digest" or host.get("url"), host[key]), []).append(host)
-        for group in seen.values():
-            names = [host["host"] for host in group]
-            if len(names) > 1:
-                shown = " and ".join(names if len(names) < 6 else names[:5] + ["%d more" % (len(names) - 5)])
-                error = _peer.PeerError("%s %s, %s" % (shown, what, advice), "clone", hosts=names)
-                found.update({host["host"]: error for host in group if host.get("new") and host["host"] not in found})
-    return found

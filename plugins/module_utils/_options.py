@@ -75,14 +75,18 @@ TUNNEL = dict(
     INTERFACE, state={"type": "str", "choices": ["up", "down", "absent"], "default": "up"}, staged={"type": "bool", "default": False},
     confirm_timeout={"type": "int", "default": 40}, keep_reachable={"type": "bool", "default": True}, ssh_connection={"type": "str"},
     arm={"type": "bool", "default": False})
+# A host as gatecontrol_fleet takes it.
+FLEET_HOST = dict(
+    PEER_FIELDS, host={"type": "str", "required": True}, name={"type": "str", "required": True}, wanted_id={"type": "int"}, peer_id={"type": "int"},
+    enrolled_as={"type": "str"}, proof={"type": "str"}, adopt={"type": "bool"}, fingerprint={"type": "str"},
+    token={"type": "bool", "default": True, "no_log": False}, token_id={"type": "int", "no_log": False})
 FLEET = dict(
     REACH, **PEERS_TOKEN, **SESSION,
-    state={"type": "str", "choices": ["present", "absent", "kept", "expired", "rotated", "confirmed"], "default": "present"},
+    state={"type": "str", "choices": ["present", "absent", "kept", "expired", "rotated", "confirmed", "listed"], "default": "present"},
+    part={"type": "str", "choices": ["whole", "ask", "batch"], "default": "whole"}, client_token={"type": "str", "no_log": True},
     keys={"type": "bool", "default": False, "no_log": False}, names={"type": "list", "elements": "str", "default": []}, max_percent={"type": "int"},
     others={"type": "int", "default": 0}, pace={"type": "bool", "default": False}, adopt={"type": "bool", "default": False},
-    hosts={"type": "list", "elements": "dict", "default": [], "options": dict(
-        PEER_FIELDS, host={"type": "str", "required": True}, name={"type": "str", "required": True}, peer_id={"type": "int"}, fingerprint={"type": "str"},
-        token={"type": "bool", "default": True, "no_log": False}, token_id={"type": "int", "no_log": False})})
+    hosts={"type": "list", "elements": "dict", "default": [], "options": FLEET_HOST})
 CHECK = dict(
     REACH, **TOKEN, **PEERS_TOKEN, **ADMIN, token_user=SESSION["token_user"], peer_id={"type": "int"}, settings={"type": "dict"},
     write={"type": "bool", "default": False}, width={"type": "int", "default": 80})
@@ -198,8 +202,13 @@ def keep_secret(*values, module=None):
 def run_module(work, argument_spec, **constraints):
     """Run a module: work(module) returns the result, and every error of the rooms below becomes one fail_json with `failure` beside `msg`."""
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **constraints)
+    module.exit_json(**outcome(work, module))
+
+
+def outcome(work, module):
+    """The result of work(module); its errors go to module.fail_json, which does not return."""
     try:
-        result = work(module)
+        return work(module)
     except (_api.ApiError, _peer.PeerError) as err:
         module.fail_json(msg=str(err), failure=err.failure)
     except (_agent.AgentError, _wgconf.ConfigError) as err:
@@ -209,4 +218,3 @@ def run_module(work, argument_spec, **constraints):
     except OSError as err:
         module.fail_json(msg="%s: %s; look into the path and its rights" % (err.filename or "the host", err.strerror or err),
                          failure={"kind": "file", "status": None})
-    module.exit_json(**result)

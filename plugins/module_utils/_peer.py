@@ -220,7 +220,7 @@ class HostPeer:
 
     def _intent(self, api):
         """(intent, whether it was there before this run, server). Raises ApiError for a release that cannot register."""
-        server = self.server or api.ping()
+        server = self.server = self.server or api.ping()
         self._check_release(server)
         intent = {"url": self.url, "token_digest": self.token_digest, "fingerprint": self.fingerprint, "name": self.name}
         before = self.store.load("intent") or {}

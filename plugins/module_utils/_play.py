@@ -20,10 +20,10 @@ import os
 import re
 import typing as t
 
-from . import _proof, _wgconf
+from . import _proof, _x25519
 
-_PRIVATE = base64.b64encode(os.urandom(32)).decode("ascii")
-CHALLENGE = _wgconf.public_key(_PRIVATE)  # what every host of this run is challenged with
+_PRIVATE = os.urandom(32)
+CHALLENGE = base64.b64encode(_x25519.multiply(_PRIVATE, _x25519.BASE_POINT)).decode("ascii")  # what every host of this run is challenged with
 _KEY = os.urandom(32)
 _MEMORY = mmap.mmap(-1, 1 << 24)  # anonymous and shared; the machine gives it no page that is not written
 _HEAD = 8 + 32  # length and SHA-256 of what follows
@@ -38,7 +38,7 @@ class PlayError(Exception):
 
 def expected_proof(public_key: str) -> str | None:
     """What a host answers to CHALLENGE that has the private key to this public one (base64)."""
-    return _proof.of_key(_PRIVATE, public_key)
+    return _proof.of_key(base64.b64encode(_PRIVATE).decode("ascii"), public_key)
 
 
 def seal(value: t.Any) -> str:

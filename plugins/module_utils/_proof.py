@@ -22,7 +22,7 @@ import binascii
 import hashlib
 import re
 
-from . import _enrollment, _wgconf
+from . import _enrollment, _x25519
 
 LABEL = b"gatecontrol possession 1"
 KEY = re.compile(r"^[ \t]*PrivateKey[ \t]*=[ \t]*([A-Za-z0-9+/]{43}=)[ \t]*\r?$", re.MULTILINE | re.IGNORECASE)
@@ -36,7 +36,7 @@ def of_key(private_key: str, point: str) -> str | None:
         return None
     if len(private) != 32 or len(public) != 32:
         return None
-    shared = _wgconf.x25519(private, public)
+    shared = _x25519.multiply(private, public)
     return hashlib.sha256(LABEL + shared).hexdigest() if any(shared) else None
 
 

@@ -22,8 +22,9 @@ LIBRARY = "usr/local/lib/gatecontrol"  # holds the package "gatecontrol"
 LIBRARY_FILE = "/" + LIBRARY + "/gatecontrol/%s.py"
 LAUNCHER = "usr/local/sbin/gatecontrol-agent"
 MODULES = (  # what the agent is made of
-    "_agent", "_answers", "_api", "_beat", "_change", "_cli", "_clock", "_drift", "_enrollment", "_facts", "_http", "_line", "_lock", "_names", "_observe",
-    "_pace", "_plan", "_points", "_preflight", "_proof", "_python", "_reach", "_repair", "_run", "_services", "_step", "_verify", "_way", "_wgconf")
+    "_agent", "_answers", "_api", "_beat", "_change", "_cli", "_clock", "_drift", "_enrollment", "_facts", "_http",
+    "_line", "_lock", "_names", "_observe", "_pace", "_plan", "_points", "_preflight", "_proof", "_python", "_reach",
+    "_repair", "_run", "_services", "_step", "_verify", "_way", "_wgconf", "_x25519")
 ROLE_FILES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles/gatecontrol/files")  # on the controller
 MARKER = "gatecontrol-agent:"  # begins the one line of JSON that verify and confirm answer, whatever a banner prints before
 

@@ -16,7 +16,7 @@ import ipaddress
 import re
 import unicodedata
 
-from . import _enrollment
+from . import _enrollment, _x25519
 
 INTERFACE_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9_=+.-]{1,15}")  # wg-quick's own rule; use fullmatch
 HOOKS = ("PreUp", "PostUp", "PreDown", "PostDown")
@@ -354,28 +354,4 @@ def clamp(private_key):
 
 def public_key(private_key):
     """The X25519 public key (base64) of a private key (base64)."""
-    return base64.b64encode(x25519(base64.b64decode(private_key), BASE_POINT)).decode()
-
-
-BASE_POINT = (9).to_bytes(32, "little")
-
-
-def x25519(private: bytes, point: bytes) -> bytes:
-    """A private key (32 bytes) times a point of Curve25519 (its u, 32 bytes little-endian): 32 bytes, all zero for a point of low order.
-
-    The Montgomery ladder of RFC 7748, section 5; not in constant time.
-    """
-    prime, u = 2 ** 255 - 19, int.from_bytes(point, "little") & (2 ** 255 - 1)
-    scalar = int.from_bytes(private, "little") & ~7 & (2 ** 255 - 1) | 2 ** 254
-    x2, z2, x3, z3 = 1, 0, u, 1
-    for bit in range(254, -1, -1):
-        swap = scalar >> bit & 1
-        if swap:
-            x2, x3, z2, z3 = x3, x2, z3, z2
-        plus, minus = (x2 + z2) ** 2 % prime, (x2 - z2) ** 2 % prime
-        cross, other = (x3 - z3) * (x2 + z2), (x3 + z3) * (x2 - z2)
-        x3, z3 = (cross + other) ** 2 % prime, u * (cross - other) ** 2 % prime
-        x2, z2 = plus * minus % prime, (plus - minus) * (plus + 121665 * (plus - minus)) % prime
-        if swap:
-            x2, x3, z2, z3 = x3, x2, z3, z2
-    return (x2 * pow(z2, prime - 2, prime) % prime).to_bytes(32, "little")
+    return base64.b64encode(_x25519.multiply(base64.b64decode(private_key), _x25519.BASE_POINT)).decode()

@@ -243,15 +243,17 @@ def read(module, agent):
     return result
 
 
+SPEC = dict(
+    _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.POLICY,
+    dest={"type": "path"}, stage={"type": "bool", "default": False}, peer_id={"type": "int"}, hash={"type": "str"},
+    return_config={"type": "bool", "default": False}, owner={"type": "str"}, group={"type": "str"},
+    mode={"type": "str", "default": "0600"},
+    backup={"type": "bool", "default": False}, **_options.FILES)
+REQUIRED_BY = {"files": ["machine_fingerprint", "client_platform", "url"]}
+
+
 def main():
-    _options.run_module(
-        work, argument_spec=dict(
-            _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.POLICY,
-            dest={"type": "path"}, stage={"type": "bool", "default": False}, peer_id={"type": "int"}, hash={"type": "str"},
-            return_config={"type": "bool", "default": False}, owner={"type": "str"}, group={"type": "str"},
-            mode={"type": "str", "default": "0600"},
-            backup={"type": "bool", "default": False}, **_options.FILES),
-        required_by={"files": ["machine_fingerprint", "client_platform", "url"]})
+    _options.run_module(work, argument_spec=SPEC, required_by=REQUIRED_BY)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ description:
   - Finds or makes the peers of many hosts in one run on the controller, so that the server's list is read once and nothing races.
   - With an administrator's session each host gets a client token that is bound to its peer and to nothing else. With a peers token each gets its config.
   - Asks the server beforehand how many peers the licence allows (with an administrator's session) and compares the requests it needs with the rate limit.
-  - Needs O(admin_user) and O(admin_password), or O(session), or O(peers_token). Delegate it to the controller and use C(no_log), since it returns secrets.
+  - Needs O(admin_user) and O(admin_password), or O(session), or O(peers_token). Use C(no_log), since it returns secrets.
+  - As a task it does its work in Ansible's own process on the controller, whatever host the task is for. No connection is used, and a run logs in once.
+  - A peer that a machine has used is given to a host, changed or deleted only where the host proves that it is that machine (O(hosts[].proof)) or where you say
+    so (O(hosts[].adopt)).
 author:
   - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
@@ -34,9 +37,23 @@ options:
       - V(expired) does the same as V(absent) to every peer with the tag C(ephemeral) that the server disabled when its O(hosts[].expires_at) was over.
       - V(rotated) gives each host of O(hosts) a token beside the one it has, V(confirmed) takes away what was before once the host works with
         O(hosts[].token_id). Both need an administrator's session.
+      - V(listed) gives RV(peers) and changes nothing.
     type: str
-    choices: [present, absent, kept, expired, rotated, confirmed]
+    choices: [present, absent, kept, expired, rotated, confirmed, listed]
     default: present
+  part:
+    description:
+      - V(whole) does it for the hosts of O(hosts). The other two are for the role. V(ask) checks what one host needs and returns it as RV(asked), registered as
+        C(__gatecontrol_asked). V(batch), a task with C(run_once), does it for all hosts of the batch that have asked.
+      - V(ask) and V(batch) refuse strategies under which hosts go on by themselves, facts of hosts that set variables of this collection, and hosts that differ
+        in what says where the server is or how to log in.
+    type: str
+    choices: [whole, ask, batch]
+    default: whole
+  client_token:
+    description: With O(part=ask), the client token that the host is given by the play. If the server knows it to be bound to O(hosts[].wanted_id), that peer is
+      the host's.
+    type: str
   keys:
     description: Whether O(state=rotated) makes a second peer, with new keys, which takes over the name. The first one stays under another name until
       O(state=confirmed).
@@ -62,7 +79,7 @@ options:
     type: bool
     default: false
   adopt:
-    description: Whether a peer that is online is handed to a host that does not hold its enrollment.
+    description: O(hosts[].adopt) of hosts that do not say.
     type: bool
     default: false
   hosts:
@@ -79,9 +96,22 @@ options:
         description: The peer's name.
         type: str
         required: true
-      peer_id:
-        description: Number of the peer the host is enrolled as.
+      wanted_id:
+        description: Number of the peer that the host is to have, whatever its name. It must be there.
         type: int
+      peer_id:
+        description: Number of the peer the host says it is enrolled as. By itself it counts for nothing.
+        type: int
+      enrolled_as:
+        description: Name of that peer, as the host says.
+        type: str
+      proof:
+        description: What the host answered to this run's challenge (C(proof) of M(callmetechie.gatecontrol.gatecontrol_host_info)). It proves that the host has
+          the private key of its peer.
+        type: str
+      adopt:
+        description: Whether the host is the machine of a peer, though it does not prove it, as after it was rebuilt.
+        type: bool
       fingerprint:
         description: What stands for the host's machine id. Two hosts with the same are refused.
         type: str
@@ -128,7 +158,6 @@ EXAMPLES = r"""
         tags: [web, production]
       - host: db01
         name: db01
-  delegate_to: localhost
   run_once: true
   no_log: true
   register: fleet
@@ -141,7 +170,6 @@ EXAMPLES = r"""
     state: absent
     names: [web07, db02]
     max_percent: 20
-  delegate_to: localhost
   run_once: true
   no_log: true
 """
@@ -156,46 +184,45 @@ hosts:
   returned: success
   type: dict
   sample: {web01: {peer: {id: 5, name: web01}, created: true}}
+peers:
+  description: The server's peers, without keys.
+  returned: with O(state=listed)
+  type: list
+  elements: dict
+asked:
+  description: What a host needs, for O(part=batch). No secret.
+  returned: with O(part=ask)
+  type: dict
+settled:
+  description: When a batch was settled, by a clock that only this run knows.
+  returned: with O(part=batch)
+  type: int
 session:
   description: The administrator's session, for later runs. A secret; keep it in memory only.
-  returned: after a login, of a run that failed too; not where O(session) was given and still good
+  returned: with O(part=whole), after a login; not where this run had a session that is still good
   type: dict
 requests:
   description: Requests that were sent, the login aside.
-  returned: success
+  returned: success, but for O(part=ask)
   type: int
   sample: 83
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _options, _peer, _session
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _batch, _options, _peer
 
 
 def work(module):
-    params, state = module.params, module.params["state"]
-    options = _options.reach(params, None)
-    api, user = _session.administrator(params, options)
-    peers_token = _options.secret(params, "peers_token")
-    if not user and not peers_token:
-        raise _api.ApiError("no secret was given for the server; set admin_user and admin_password, or peers_token", "options")
-    fleet = _fleet.Fleet(api or _api.Api(dict(options, token=peers_token)), user, params["adopt"], params["pace"])
-    hosts = params["hosts"] + [{"host": name, "name": name} for name in params["names"]]
-    act = {
-        "present": lambda: fleet.present(hosts, module.check_mode),
-        "kept": lambda: fleet.kept(hosts, module.check_mode),
-        "absent": lambda: fleet.absent(hosts, params["max_percent"], params["others"], module.check_mode),
-        "expired": lambda: fleet.expired(module.check_mode),
-        "rotated": lambda: fleet.rotated(hosts, params["keys"], module.check_mode),
-        "confirmed": lambda: fleet.confirmed(hosts, module.check_mode)}[state]
-    session = api.transport.fresh if user else None
-    _options.keep_secret(*(session or {}).values())
+    notes = {}
     try:
-        hosts = act()
+        result = _batch.settle(module.params, module.check_mode, notes, pace=module.params["pace"])
     except (_api.ApiError, _peer.PeerError) as err:
-        module.fail_json(msg=str(err), failure=err.failure, **({"session": session} if session else {}))
-    _options.keep_secret(*[host.get(key) for host in hosts.values() for key in ("token", "config")])
-    done = {name: "gone" if host.get("deleted") else "made" if host.get("created") else "changed" for name, host in hosts.items() if host.get("changed")}
-    result = {"changed": bool(done), "hosts": hosts, "requests": fleet.api.requests, "diff": {"before": {}, "after": done}}
-    return dict(result, session=session) if session else result
+        module.fail_json(msg=str(err), failure=err.failure, **session(notes))
+    return dict(result, **session(notes))
+
+
+def session(notes):
+    """The session of a fresh login: one that was given is for no result, since Ansible masks there what a no_log option holds."""
+    return {"session": dict(one) for one in notes.get("sessions", {}).values()}
 
 
 def main():

@@ -192,6 +192,10 @@ files:
     holds secrets.
   returned: with O(files)
   type: str
+server:
+  description: What the server said of itself, for the run that follows.
+  returned: with O(intent_only)
+  type: dict
 failure:
   description: What a playbook can decide on when the module fails. C(kind) such as V(licence), V(not_ours) or V(rate_limited), C(status) of
     the answer, details.
@@ -250,7 +254,7 @@ def on_host(module):
         system=params["client_platform"] if remote else None)
     if params["intent_only"]:
         peer.intend()
-        return dict(_options.returned(store), changed=False)
+        return dict(_options.returned(store), changed=False, server=dict(peer.server or {}, url=url))
     try:
         result = peer.present(module.check_mode)
     except (_api.ApiError, _peer.PeerError) as err:
@@ -262,17 +266,19 @@ def on_host(module):
     return result
 
 
+SPEC = dict(
+    _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.INTERFACE, **_options.PEER_FIELDS,
+    state={"type": "str", "choices": ["present", "absent", "enabled", "disabled"], "default": "present"},
+    name={"type": "str"}, peer_id={"type": "int"}, adopt={"type": "bool", "default": False},
+    move={"type": "bool", "default": False},
+    issued_config={"type": "str", "no_log": True}, server={"type": "dict"},
+    settled={"type": "dict", "options": {"peer_id": {"type": "int", "required": True}, "fields": {"type": "str", "required": True}}},
+    return_config={"type": "bool", "default": False}, intent_only={"type": "bool", "default": False}, **_options.FILES)
+REQUIRED_BY = {"issued_config": ["peer_id", "name"], "files": ["machine_fingerprint", "client_platform", "name"]}
+
+
 def main():
-    _options.run_module(
-        work, argument_spec=dict(
-            _options.REACH, **_options.TOKEN, **_options.PEERS_TOKEN, **_options.IDENTITY, **_options.INTERFACE, **_options.PEER_FIELDS,
-            state={"type": "str", "choices": ["present", "absent", "enabled", "disabled"], "default": "present"},
-            name={"type": "str"}, peer_id={"type": "int"}, adopt={"type": "bool", "default": False},
-            move={"type": "bool", "default": False},
-            issued_config={"type": "str", "no_log": True}, server={"type": "dict"},
-            settled={"type": "dict", "options": {"peer_id": {"type": "int", "required": True}, "fields": {"type": "str", "required": True}}},
-            return_config={"type": "bool", "default": False}, intent_only={"type": "bool", "default": False}, **_options.FILES),
-        required_by={"issued_config": ["peer_id", "name"], "files": ["machine_fingerprint", "client_platform", "name"]})
+    _options.run_module(work, argument_spec=SPEC, required_by=REQUIRED_BY)
 
 
 if __name__ == "__main__":

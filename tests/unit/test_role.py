@@ -51,7 +51,7 @@ def test_description_names_the_variable_of_the_environment(name):
 def test_specs_hold_every_variable_that_the_role_uses():
     names = used()
     assert "gatecontrol_url" in names
-    assert names - (MODULES - set(OPTIONS)) | set(AGENT) == set(OPTIONS)
+    assert names - (MODULES - set(OPTIONS)) | set(AGENT) == set(OPTIONS) | set(SPECS["gone"]["options"])
 
 
 def test_the_agent_s_settings_have_the_types_of_the_options():
@@ -72,7 +72,7 @@ def test_what_runs_on_the_controller_is_given_its_secrets_by_a_pipe(path):
 
 
 def test_entry_point():
-    assert list(SPECS) == ["main"]
+    assert list(SPECS) == ["main", "gone"]
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _session
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _play, _session
 
 ADMIN = {"admin_user": "admin", "admin_password": "LoopbackTest123!"}
 # A fresh server each: 5 logins in 15 minutes are allowed, and the tests below need more.
@@ -25,6 +25,12 @@ def fleet(gates, new_host):
         return gate, run
     yield make
     assert machine.files() == {}
+
+
+def proven(gate, **host):
+    """A host that proves to have the key of the peer that it says it is enrolled as."""
+    public_key = {peer["id"]: peer["public_key"] for peer in gate.peers("")}.get(host["peer_id"], "")
+    return dict(host, proof=_play.expected_proof(public_key))
 
 
 @pytest.mark.parametrize("era", ["1.50.12", "1.118.2", "fixed"])
@@ -150,7 +156,7 @@ def test_fields_of_an_enrolled_host_are_kept_and_no_token_is_touched(fleet, secr
     number = run([{"host": name, "name": name, "expires_at": "2031-01-01T00:00:00Z"}], **ADMIN)["hosts"][name]["peer"]["id"]
     tokens = tokens_of(gate, run, name)
     gate.set(name, name=name + "-renamed")
-    host = {"host": name, "name": name, "peer_id": number, "expires_at": "2032-01-01T00:00:00Z", "tags": ["b", "a"]}
+    host = proven(gate, host=name, name=name, peer_id=number, expires_at="2032-01-01T00:00:00Z", tags=["b", "a"])
     gate.seen()
     assert run([host], check=True, state="kept", **how)["changed"] and not gate.peers(name)[0]["tags"]
     assert run([host], state="kept", **how)["hosts"][name]["changed"]
@@ -167,7 +173,7 @@ def test_absent_leaves_no_peer_and_no_token(fleet, new_host):
     name = gate.name("fleet")
     got = run([name], **ADMIN)["hosts"][name]
     assert run([name], check=True, state="absent", **ADMIN)["hosts"][name]["deleted"] and gate.peers(name)
-    gone = run([{"host": name, "name": name, "peer_id": got["peer"]["id"]}], state="absent", **ADMIN)["hosts"][name]
+    gone = run([proven(gate, host=name, name=name, peer_id=got["peer"]["id"])], state="absent", **ADMIN)["hosts"][name]
     assert gone["deleted"] and gone["revoked"] == ["ansible: " + name] and not gate.peers(name)
     new_host().fails("peer", "auth", url=gate.url, token=got["token"], peer_id=got["peer"]["id"])
     assert not run([name], state="absent", **ADMIN)["changed"]
@@ -192,7 +198,7 @@ def test_tokens_can_be_those_of_another_user(fleet, new_host):
     token, = [token for token in admin.tokens() if token["peer_id"] == got["peer"]["id"]]
     assert token["user_id"] == made["id"] and token["name"] == "ansible: " + name
     assert new_host().ok("peer", url=gate.url, token=got["token"], peer_id=got["peer"]["id"])["peer"]["name"] == name
-    again = run([name], token_user="automation", **ADMIN)["hosts"][name]
+    again = run([name], token_user="automation", adopt=True, **ADMIN)["hosts"][name]
     token, = [token for token in admin.tokens() if token["peer_id"] == got["peer"]["id"]]
     assert token["user_id"] == made["id"] and again["peer"]["id"] == got["peer"]["id"]
 
@@ -264,11 +270,11 @@ def test_a_token_whose_peer_was_deleted_is_not_left_behind(fleet):
 def test_a_host_whose_token_was_revoked_and_peer_deleted_is_enrolled_again(enrolled):
     gate, run, name, host, got = enrolled
     run([], state="absent", names=[name], **ADMIN)
-    again = run([{"host": name, "name": name, "peer_id": got["peer"]["id"]}], **ADMIN)["hosts"][name]
+    again = run([proven(gate, host=name, name=name, peer_id=got["peer"]["id"])], **ADMIN)["hosts"][name]
     assert again["created"] and again["gone"]
     host.fails("peer", "other_token", url=gate.url, token=again["token"], peer_id=again["peer"]["id"])
     host.ok("peer", url=gate.url, token=again["token"], peer_id=again["peer"]["id"], adopt=again["gone"])
-    assert not run([{"host": name, "name": name, "peer_id": again["peer"]["id"]}], **ADMIN)["hosts"][name]["gone"]
+    assert not run([proven(gate, host=name, name=name, peer_id=again["peer"]["id"])], **ADMIN)["hosts"][name]["gone"]
 
 
 def tokens_of(gate, run, name):
@@ -324,7 +330,7 @@ def enrolled(fleet, new_host):
 
 def test_a_token_is_rotated(enrolled, new_host):
     gate, run, name, host, got = enrolled
-    who = [{"host": name, "name": name, "peer_id": got["peer"]["id"]}]
+    who = [proven(gate, host=name, name=name, peer_id=got["peer"]["id"])]
     assert run(who, check=True, state="rotated", **ADMIN)["changed"] and len(tokens_of(gate, run, name)) == 1
     lost = run(who, state="rotated", **ADMIN)["hosts"][name]  # a run that was cut off here: the host works with what it has
     host.ok("peer", url=gate.url)
@@ -342,7 +348,7 @@ def test_a_token_is_rotated(enrolled, new_host):
 @pytest.mark.parametrize("lost", [None, ("*/peers/*", "PUT"), ("*/peers", "POST"), ("*/users/*/tokens", "POST")])
 def test_keys_are_rotated_by_a_second_peer(enrolled, lost):
     gate, run, name, host, got = enrolled
-    who = [{"host": name, "name": name, "peer_id": got["peer"]["id"]}]
+    who = [proven(gate, host=name, name=name, peer_id=got["peer"]["id"])]
     assert run(who, check=True, state="rotated", keys=True, **ADMIN)["changed"] and len(gate.peers(name)) == 1
     if lost:
         gate.fault("drop", path=lost[0], method=lost[1], when="after", count=1)
@@ -355,10 +361,10 @@ def test_keys_are_rotated_by_a_second_peer(enrolled, lost):
     key = host.store.text("offered")
     host.ok("peer", url=gate.url, token=second["token"], peer_id=second["peer"]["id"], adopt=True, send_version=False)
     assert host.record["peer_id"] == second["peer"]["id"] and host.record["peer_name"] == name and host.store.text("offered") != key
-    again = run([dict(who[0], peer_id=second["peer"]["id"])], state="rotated", keys=True, **ADMIN)["hosts"][name]
+    again = run([proven(gate, host=name, name=name, peer_id=second["peer"]["id"])], state="rotated", keys=True, **ADMIN)["hosts"][name]
     assert again["peer"]["id"] == second["peer"]["id"], "what is not confirmed yet is not rotated a second time"
     host.ok("peer", url=gate.url, token=again["token"], send_version=False)
-    done = run([dict(who[0], peer_id=second["peer"]["id"], token_id=again["token_id"])], state="confirmed", **ADMIN)["hosts"][name]
+    done = run([proven(gate, host=name, name=name, peer_id=second["peer"]["id"], token_id=again["token_id"])], state="confirmed", **ADMIN)["hosts"][name]
     assert done["deleted"]
     peer, = gate.peers(name)
     assert {key: peer[key] for key in ("id", "name", "tags", "description", "persistent_keepalive")} == {
@@ -369,15 +375,15 @@ def test_keys_are_rotated_by_a_second_peer(enrolled, lost):
 
 def test_absent_takes_what_a_rotation_left_too(enrolled):
     gate, run, name, _host, got = enrolled
-    run([{"host": name, "name": name, "peer_id": got["peer"]["id"]}], state="rotated", keys=True, **ADMIN)
+    run([proven(gate, host=name, name=name, peer_id=got["peer"]["id"])], state="rotated", keys=True, **ADMIN)
     assert len(gate.peers(name)) == 2
-    run([{"host": name, "name": name, "peer_id": got["peer"]["id"]}], state="absent", **ADMIN)
+    run([proven(gate, host=name, name=name, peer_id=got["peer"]["id"])], state="absent", **ADMIN)
     assert not gate.peers(name) and not tokens_of(gate, run, name)
 
 
 def test_what_cannot_be_rotated_is_told(enrolled):
     gate, run, name, _host, got = enrolled
-    hosts = [{"host": name, "name": name, "peer_id": got["peer"]["id"]}]
+    hosts = [proven(gate, host=name, name=name, peer_id=got["peer"]["id"])]
     assert "admin_user" in run.machine.fails("fleet", "options", url=gate.url, hosts=hosts, state="rotated", peers_token=gate.peers_token)
     assert run([dict(hosts[0], peer_id=99999)], state="rotated", **ADMIN)["hosts"][name]["failure"]["kind"] == "not_found"
 

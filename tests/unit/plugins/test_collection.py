@@ -108,6 +108,18 @@ def test_what_the_agent_is_made_of_needs_nothing_but_the_standard_library():
             assert not {part.split(".")[0] for part in names} & {"ansible", "ansible_collections", "requests"}, name
 
 
+def test_what_installs_the_agent_brings_all_of_it():
+    """A module's payload holds what the module imports, and nothing else: the agent is installed from there."""
+    left, found = ["_install"], set()
+    while left:
+        name = left.pop()
+        found.add(name)
+        for node in ast.walk(ast.parse((PLUGINS / "module_utils" / (name + ".py")).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                left += {node.module} - found if node.module else {alias.name for alias in node.names} - found
+    assert set(_verify.MODULES) <= found
+
+
 def test_a_steady_run_loads_little_of_the_collection():
     """Ansible compiles what it loads of a collection in every run, in the one process that all hosts wait for."""
     code = """
@@ -117,4 +129,5 @@ def test_a_steady_run_loads_little_of_the_collection():
         from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info
         print(*(name for name in sys.modules if ".gatecontrol.plugins.module_utils." in name))"""
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(collection.link())], capture_output=True, text=True, check=True)
-    assert sorted(word.rpartition(".")[2] for word in done.stdout.split()) == ["_enrollment", "_gate", "_play", "_proof", "_said", "_verify", "_wgconf"]
+    assert sorted(word.rpartition(".")[2] for word in done.stdout.split()) == [
+        "_enrollment", "_gate", "_pace", "_play", "_proof", "_said", "_verify", "_x25519"]

@@ -68,7 +68,7 @@ def test_the_peer_s_fields_are_told_apart_where_the_controller_can_set_them():
 
 def test_the_peer_s_fields_are_the_same_everywhere():
     assert set(gatecontrol_agent.PEER) == set(_peer.FIELDS) == set(_options.PEER_FIELDS)
-    request = yaml.safe_load((ROLE / "tasks/fleet.yml").read_text("utf-8"))[1]["ansible.builtin.set_fact"]["__gatecontrol_request"]
+    request = yaml.safe_load((ROLE / "tasks/fleet.yml").read_text("utf-8"))[0]["callmetechie.gatecontrol.gatecontrol_fleet"]["hosts"][0]
     assert set(_peer.FIELDS) <= set(request)
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _fleet
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _fleet, _whose
 
 URL = "https://gate.example.com"
 
@@ -16,26 +16,26 @@ def host(own, /, **known):
     ("token_digest", "were given the same client token"), ("name", "have the same name"), ("fingerprint", "have the same machine id"),
     ("peer_id", "have the same peer")])
 def test_two_new_hosts_with_one_of_these_are_both_refused(key, words):
-    found = _fleet.twins([host("a", **{key: "x"}), host("b"), host("c", **{key: "x"})])
+    found = _whose.twins([host("a", **{key: "x"}), host("b"), host("c", **{key: "x"})])
     assert set(found) == {"a", "c"}
     assert str(found["a"]).startswith("a and c " + words) and found["a"].failure == {"kind": "clone", "status": None, "hosts": ["a", "c"]}
 
 
 def test_a_host_that_has_its_peer_is_left_alone():
-    found = _fleet.twins([host("a", new=False, peer_id=3), host("b", fingerprint="a-id"), host("c", new=False, peer_id=3)])
+    found = _whose.twins([host("a", new=False, peer_id=3), host("b", fingerprint="a-id"), host("c", new=False, peer_id=3)])
     assert set(found) == {"b"} and "a and b have the same machine id" in str(found["b"])
 
 
 def test_what_is_not_known_is_no_twin():
-    assert _fleet.twins([host("a", token_digest=None, name="", peer_id=None), host("b", token_digest=None, name="", peer_id=None)]) == {}
+    assert _whose.twins([host("a", token_digest=None, name="", peer_id=None), host("b", token_digest=None, name="", peer_id=None)]) == {}
 
 
 def test_another_server_may_have_the_same_names():
-    assert _fleet.twins([host("a", name="web"), host("b", name="web", url="https://other.example.com")]) == {}
+    assert _whose.twins([host("a", name="web"), host("b", name="web", url="https://other.example.com")]) == {}
 
 
 def test_many_twins_are_counted():
-    found = _fleet.twins([host("h%d" % number, name="web") for number in range(40)])
+    found = _whose.twins([host("h%d" % number, name="web") for number in range(40)])
     assert len(found) == 40 and "h3 and h4 and 35 more have the same name" in str(found["h0"])
 
 

@@ -7,7 +7,7 @@ import os
 import pathlib
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _proof, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _proof, _wgconf, _x25519
 from hypothesis import given, settings, strategies as st
 
 VECTORS = json.loads((pathlib.Path(__file__).resolve().parents[3] / "vectors/proof.json").read_text(encoding="ascii"))
@@ -38,9 +38,9 @@ def test_what_is_no_challenge_is_not_answered(vector):
 @settings(max_examples=30, deadline=None)
 def test_the_library_agrees(private, other):
     x25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.x25519")
-    point = _wgconf.x25519(other, _wgconf.BASE_POINT)
+    point = _x25519.multiply(other, _x25519.BASE_POINT)
     expected = x25519.X25519PrivateKey.from_private_bytes(private).exchange(x25519.X25519PublicKey.from_public_bytes(point))
-    assert _wgconf.x25519(private, point) == expected
+    assert _x25519.multiply(private, point) == expected
     assert _proof.of_key(base64.b64encode(os.urandom(32)).decode(), base64.b64encode(point).decode()) != _proof.of_key(
         base64.b64encode(private).decode(), base64.b64encode(point).decode())
 

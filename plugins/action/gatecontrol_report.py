@@ -1,0 +1,18 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes the report in the controller's own process."""
+from __future__ import annotations
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _inside
+from ansible_collections.callmetechie.gatecontrol.plugins.modules import gatecontrol_report
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp=None, task_vars=None):
+        return dict(super().run(tmp, task_vars), **_inside.run(self, gatecontrol_report))

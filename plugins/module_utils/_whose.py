@@ -1,0 +1,169 @@
+# Copyright: (c) 2026, callmetechie.gatecontrol contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whose a peer is: what tells that it is a host's, that it is nobody's yet, or that it is another machine's. On the controller only; asks nobody.
+
+This module util is PRIVATE to the collection; it may change without notice.
+"""
+from __future__ import annotations
+
+import hmac
+import typing as t
+
+from . import _api, _peer
+
+ROTATED = ".pre-rotation"  # ends the name of a peer that a second one takes the place of; fits the longest name that register makes
+Record = dict[str, t.Any]  # of a peer or a token, as the server's list has it; or a host, as Fleet takes it
+
+
+class Peers:
+    """The server's peers, and which of them hosts may have.
+
+    peers: the server's list. tokens: those of the administrator's list, [] where it was not read. expected: public key -> the proof that a host gives which
+    has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}.
+    A host's word for its number, its name and its machine id counts for nothing. A host's own peer is one
+    - whose private key it has proven to have (proof), or that the server knows its client token to be bound to (bound),
+    - that this run made for it or gave it, or
+    - that the user says is its (adopt; word where the peer itself was named).
+    """
+
+    def __init__(self, peers: list[Record], tokens: list[Record], expected: t.Callable[[str], str | None], made: dict[str, int], given: dict[str, str]):
+        self.all, self.tokens, self.expected, self.made, self.given = peers, tokens, expected, made, given
+        self.named = {peer["name"]: peer for peer in peers}
+        self.numbered = {peer["id"]: peer for peer in peers}
+
+    def proves(self, host: Record, peer: Record) -> bool:
+        """Whether a peer is the host's without the user's word. Of a rotation that was cut off, either peer stands for both."""
+        return any(self._proves(host, one) for one in self.pair(peer))
+
+    def _proves(self, host: Record, peer: Record) -> bool:
+        if peer["id"] in (host.get("bound"), self.made.get(host["host"])) or self.given.get(str(peer["id"])) == host["host"]:
+            return True
+        expected = host.get("proof") and self.expected(str(peer.get("public_key")))
+        return bool(expected) and hmac.compare_digest(expected, str(host["proof"]))
+
+    def owns(self, host: Record, peer: Record) -> bool:
+        """Whether a peer is the host's, by proof or by the user's word."""
+        return bool(host.get("adopt") or host.get("word")) or self.proves(host, peer)
+
+    def pair(self, peer: Record) -> list[Record]:
+        """A peer and the other one of its rotation. The second one of a rotation is the newer: a host that registers as NAME.pre-rotation is no part of one."""
+        stem = peer["name"].removesuffix(ROTATED)
+        first, second = self.named.get(stem + ROTATED), self.named.get(stem)
+        return [second, first] if first and second and second["id"] > first["id"] else [peer]
+
+    def used(self, peer: Record) -> str | None:
+        """What tells that a machine has used a peer, None for nothing. A server that was started anew may have forgotten any one of these."""
+        if peer.get("isOnline"):
+            return "it had a handshake in the last 3 minutes"
+        if any(peer.get(key) for key in ("latestHandshake", "latest_handshake")):
+            return "it had handshakes"
+        if any(peer.get(key) for key in ("transferRx", "transferTx", "transfer_rx", "transfer_tx", "total_rx", "total_tx")):
+            return "it has carried data"
+        if any(token.get("peer_id") == peer["id"] and token.get("last_used_at") for token in self.tokens):
+            return "a client token of its was used"
+        return None
+
+    def check_given(self, host: Record, peer: Record) -> None:
+        """Raise PeerError (clone) for a peer that this run gave to another host."""
+        other = self.given.get(str(peer["id"]), host["host"])
+        if other != host["host"]:
+            raise _peer.PeerError("the peer %s (id %s) was given to %s in this run, and two machines must not have one key; set gatecontrol_name or "
+                                  "gatecontrol_peer_id to another one for %s" % (peer["name"], peer["id"], other, host["host"]), "clone",
+                                  hosts=[other, host["host"]])
+
+    def refusal(self, host: Record, peer: Record) -> _peer.PeerError:
+        """Why a peer is not the host's to have."""
+        why = self.used(peer) or "it was made for a machine that has the key, or is still to get it"
+        return _peer.PeerError(
+            "the peer %s (id %s) looks like another machine's: %s, and %s does not prove that it is that machine, so nothing was changed; set "
+            "gatecontrol_adopt=true for this host if it is that machine, else set gatecontrol_name to another name"
+            % (peer["name"], peer["id"], why, host["host"]), "not_ours", peer_id=peer["id"], peer_name=peer["name"])
+
+    def own(self, host: Record) -> Record:
+        """The peer that a host is enrolled as. Raises ApiError (not_found), PeerError (not_ours)."""
+        peer = self.numbered.get(host.get("peer_id"))
+        if not peer:
+            raise _api.ApiError("the peer %s (id %s) is not on the server: %s" % (host["name"], host.get("peer_id"), _api.ENROLL_AGAIN), "not_found")
+        if not self.owns(host, peer):
+            raise self.refusal(host, peer)
+        return peer
+
+    def meant(self, host: Record) -> Record | None:
+        """The peer that a host is to have, None where one is to be made. Raises ApiError (not_found, name), PeerError (not_ours, other_peer, clone)."""
+        name = _api.check_name(host["name"], exact=True)
+        claimed = self.numbered.get(host.get("peer_id"))
+        own = claimed if claimed and self.proves(host, claimed) else None
+        if host.get("wanted_id"):
+            found = self.numbered.get(host["wanted_id"])
+            if not found:
+                raise _api.ApiError("there is no peer of the number gatecontrol_peer_id=%s on the server, and none was made for %s; correct it"
+                                    % (host["wanted_id"], host["host"]), "not_found")
+            if own and own is not found and not host.get("adopt"):
+                raise _other_peer(own["name"], found["name"])
+        elif own and not host.get("adopt"):
+            if host.get("enrolled_as") not in (None, name) and own["name"] != name:
+                raise _other_peer(host["enrolled_as"], name)
+            found = own  # by whatever name an administrator has given it
+        else:
+            found = self.named.get(name) or own
+            if claimed and claimed is not found and not host.get("adopt"):
+                raise self.refusal(host, claimed)
+        if found:
+            self.check_given(host, found)
+            if not self.owns(host, found) and self.used(found):
+                raise self.refusal(host, found)
+        return found
+
+    def going(self, host: Record) -> list[Record]:
+        """The peers that go with a host: its own, and the other one of a rotation. Raises PeerError (not_ours)."""
+        number = host.get("peer_id") or self.made.get(host["host"])
+        peer = self.numbered.get(number) if number else self.named.get(host["name"]) or self.named.get(host["name"] + ROTATED)
+        if not peer:
+            return []
+        if not self.owns(host, peer) and (number or self.used(peer)):
+            raise self.refusal(host, peer)
+        stem = peer["name"].removesuffix(ROTATED)
+        names = (stem, stem + ROTATED) if host.get("word") else tuple(one["name"] for one in self.pair(peer))
+        return [one for one in self.all if one["name"] in names]
+
+
+def _other_peer(enrolled_as: str, name: str) -> _peer.PeerError:
+    return _peer.PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set gatecontrol_adopt=true to change "
+                           "over (the peer %s stays on the server)" % (enrolled_as, name, enrolled_as), "other_peer")
+
+
+TWINS = (
+    ("token_digest", "were given the same client token", "and would get one peer and one private key; give each host a token of its own"),
+    ("name", "have the same name", "so they would share one peer and its key; set gatecontrol_name"),
+    ("fingerprint", "have the same machine id, as clones of one image do",
+     "so they would share one peer and its key; give each an id of its own with systemd-machine-id-setup"),
+    ("peer_id", "have the same peer", "and would use one private key; give each host a peer of its own"),
+)
+
+
+def doubles(hosts: list[Record]) -> dict[str, _peer.PeerError]:
+    """{host: PeerError} of a batch's hosts that would share a peer."""
+    return twins([{"host": host["host"], "name": host["name"], "fingerprint": host.get("fingerprint"), "peer_id": host.get("wanted_id"), "new": True}
+                  for host in hosts])
+
+
+def twins(hosts: list[Record]) -> dict[str, _peer.PeerError]:
+    """{host: PeerError} of the new hosts that would get what another one has: token, name, machine id or peer.
+
+    hosts: dicts with host, url, new (whether it is to get a peer in this run), and of each of TWINS what is known; all but a token may occur
+    again on another server.
+    """
+    found: dict[str, _peer.PeerError] = {}
+    for key, what, advice in TWINS:
+        seen: dict[tuple, list[Record]] = {}
+        for host in hosts:
+            if host.get(key):
+                seen.setdefault((key == "token_digest" or host.get("url"), host[key]), []).append(host)
+        for group in seen.values():
+            names = [host["host"] for host in group]
+            if len(names) > 1:
+                shown = " and ".join(names if len(names) < 6 else names[:5] + ["%d more" % (len(names) - 5)])
+                error = _peer.PeerError("%s %s, %s" % (shown, what, advice), "clone", hosts=names)
+                found.update({host["host"]: error for host in group if host.get("new") and host["host"] not in found})
+    return found

@@ -1,0 +1,190 @@
+"""Two machines never hold one key: a peer is a host's only on proof, on the user's word, or while nobody has used it."""
+from __future__ import annotations
+
+import pytest
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _batch, _options, _play, _proof
+
+ADMIN = {"admin_user": "admin", "admin_password": "LoopbackTest123!"}
+ERAS = [("1.118.2", "admin"), ("1.118.2", "peers"), ("1.5.2", "peers")]
+USED = [{"latest_handshake": 1_700_000_000}, {"total_rx": 120}, {"transfer_tx": 1}]
+
+
+class Controller:
+    """One run of a play on a controller: what its tasks do for one host or several, by the options of gatecontrol_fleet."""
+
+    def __init__(self, gate, secret, notes=None):
+        self.gate, self.notes = gate, {} if notes is None else notes
+        self.how = ADMIN if secret == "admin" else {"peers_token": gate.peers_token}
+
+    def __call__(self, *hosts, state="present", check=False, **options):
+        params = {**dict.fromkeys(_options.FLEET), "pace": False, "names": [], "others": 0, "url": self.gate.url, "state": state, **self.how, **options}
+        given = [{**dict.fromkeys(_options.FLEET_HOST), "token": True, **host} for host in hosts]
+        return _batch.settle(params, check, self.notes, given)["hosts"]
+
+    def kind(self, host, **options):
+        """How it was refused, None where it was not."""
+        return self(host, **options)[host["host"]].get("failure", {}).get("kind")
+
+
+@pytest.fixture(params=ERAS, ids="-".join)
+def server(request, gates):
+    era, secret = request.param
+    gate = gates(era, "--login-limit", "1000")
+    return gate, lambda notes=None: Controller(gate, secret, notes)
+
+
+def enroll(gate, new_host, got, host, name, **options):
+    """A machine that keeps what the controller gave it; its answer to a challenge."""
+    given = {"token": got["token"]} if "token" in got else {"issued_config": got["config"]}
+    host.ok("peer", url=gate.url, peer_id=got["peer"]["id"], name=name, **given, **options)
+    return _proof.of_host(host.store, str(host.root / "wg0.conf"), _play.CHALLENGE)
+
+
+@pytest.mark.parametrize("used", USED, ids=lambda used: next(iter(used)))
+def test_another_machine_of_the_same_name_is_refused_though_the_first_is_off(server, new_host, used):
+    gate, run = server
+    name = gate.name("debian")
+    got = run()({"host": "web01", "name": name})["web01"]
+    gate.set(name, **used)
+    before, other = gate.peers(name), {"host": "web02", "name": name}
+    answer = run()(other)["web02"]
+    assert answer["failure"]["kind"] == "not_ours" and "does not prove" in answer["msg"] and "gatecontrol_adopt=true" in answer["msg"]
+    assert "config" not in answer and "token" not in answer and gate.peers(name) == before
+    for claim in ({"peer_id": got["peer"]["id"]}, {"peer_id": got["peer"]["id"], "fingerprint": "f" * 64, "enrolled_as": name}, {"proof": "0" * 64},
+                  {"wanted_id": got["peer"]["id"]}):
+        assert run().kind(dict(other, **claim)) == "not_ours", claim
+    assert run()(dict(other, adopt=True))["web02"]["peer"]["id"] == got["peer"]["id"], "the user's word"
+
+
+def test_a_host_that_has_the_key_gets_its_peer_again_whatever_it_is_called_now(server, new_host):
+    gate, run = server
+    name, host = gate.name("web"), new_host()
+    got = run()({"host": "web01", "name": name})["web01"]
+    proof = enroll(gate, new_host, got, host, name)
+    gate.set(name, total_rx=5, name=name + "-renamed")
+    own = {"host": "web01", "name": name, "peer_id": got["peer"]["id"], "enrolled_as": name, "proof": proof}
+    again = run()(own)["web01"]
+    assert again["peer"] == dict(again["peer"], id=got["peer"]["id"], name=name + "-renamed") and not again["created"]
+    assert run().kind(dict(own, name=name + "-other")) == "other_peer" and len(gate.peers(name)) == 1
+    assert run().kind(dict(own, proof=None)) == "not_ours"
+
+
+def test_a_run_that_was_cut_off_goes_on_though_the_server_was_started_anew(server, new_host):
+    gate, run = server
+    name = gate.name("web")
+    first = run()({"host": "web01", "name": name})["web01"]  # the host never had it
+    again = run()({"host": "web01", "name": name})["web01"]
+    assert not again["created"] and again["peer"]["id"] == first["peer"]["id"] and ("token" in again or "config" in again)
+
+
+def test_what_a_restart_forgets_is_not_all_that_tells(gates, new_host):
+    gate = gates("1.118.2", "--login-limit", "1000")
+    name, host = gate.name("web"), new_host()
+    got = Controller(gate, "admin")({"host": "web01", "name": name})["web01"]
+    enroll(gate, new_host, got, host, name)
+    gate.set(name, latest_handshake=0, transfer_rx=0, transfer_tx=0, total_rx=0, total_tx=0)
+    refused = Controller(gate, "admin")({"host": "web02", "name": name})["web02"]
+    assert refused["failure"]["kind"] == "not_ours" and "token" in refused["msg"], "its token was used"
+
+
+@pytest.mark.parametrize("state", ["kept", "absent"])
+def test_a_claim_by_number_changes_and_deletes_nothing(server, new_host, state):
+    gate, run = server
+    name, host = gate.name("laptop"), new_host()
+    got = run()({"host": "laptop", "name": name})["laptop"]
+    proof = enroll(gate, new_host, got, host, name)
+    claim = {"host": "evil", "name": name, "peer_id": got["peer"]["id"], "enrolled_as": name, "fingerprint": "f" * 64, "tags": ["evil"]}
+    for used in ({}, {"total_rx": 9}):
+        gate.set(name, **used)
+        before = gate.peers(name)
+        for said in ({}, {"proof": None}, {"proof": "f" * 64}, {"proof": ""}):
+            answer = run()(dict(claim, **said), state=state)["evil"]
+            assert answer["failure"]["kind"] == "not_ours" and "laptop" in answer["msg"], said
+        assert gate.peers(name) == before
+    assert "failure" not in run()(dict(claim, proof=proof, tags=["mine"]), state=state)["evil"]
+    assert not gate.peers(name) if state == "absent" else gate.peers(name)[0]["tags"] == "mine"
+
+
+def test_nothing_is_rotated_or_confirmed_for_a_claim(gates, new_host):
+    gate = gates("1.118.2", "--login-limit", "1000")
+    name, host, run = gate.name("laptop"), new_host(), Controller(gate, "admin")
+    got = run({"host": "laptop", "name": name})["laptop"]
+    proof = enroll(gate, new_host, got, host, name)
+    claim = {"host": "evil", "name": name, "peer_id": got["peer"]["id"], "enrolled_as": name, "token_id": 1}
+    for state in ("rotated", "confirmed"):
+        for keys in (False, True):
+            assert Controller(gate, "admin").kind(claim, state=state, keys=keys) == "not_ours"
+    assert len(gate.peers(name)) == 1
+    own = dict(claim, host="laptop", proof=proof, token_id=None)
+    run = Controller(gate, "admin")
+    second = run(own, state="rotated")["laptop"]
+    # The numbers are the controller's own; what the host says of them changes nothing.
+    done = run({"host": "laptop", "name": "other", "peer_id": 99999, "token_id": 1}, state="confirmed")["laptop"]
+    assert done["revoked"] == ["ansible: " + name] and not done["deleted"]
+    new_host().ok("peer", url=gate.url, token=second["token"], peer_id=got["peer"]["id"])
+
+
+def test_a_name_that_looks_like_a_rotation_s_first_peer_does_not_take_the_real_one_along(server, new_host):
+    gate, run = server
+    name, host = gate.name("laptop"), new_host()
+    run()({"host": "laptop", "name": name})
+    gate.set(name, total_rx=9)
+    got = run()({"host": "evil", "name": name + ".pre-rotation"})["evil"]
+    proof = enroll(gate, new_host, got, host, name + ".pre-rotation")
+    evil = {"host": "evil", "name": name + ".pre-rotation", "peer_id": got["peer"]["id"], "proof": proof}
+    real = [peer for peer in gate.peers(name) if peer["name"] == name]
+    if "token" in got:
+        assert run().kind(evil, state="rotated", keys=True) == "not_ours"
+    assert run()(evil, state="absent")["evil"]["deleted"] and gate.peers(name) == real
+
+
+def test_one_run_gives_a_peer_to_one_host_only(server, new_host):
+    gate, run = server
+    name, notes = gate.name("localhost"), {}
+    one = run(notes)({"host": "a", "name": name})["a"]
+    for other in ({"name": name}, {"name": gate.name("x"), "wanted_id": one["peer"]["id"]}, {"name": name, "adopt": True}):
+        assert run(notes).kind(dict({"host": "b"}, **other)) == "clone"
+    assert run(notes)({"host": "a", "name": name})["a"]["peer"]["id"] == one["peer"]["id"]
+    assert {host: got["failure"]["kind"] for host, got in run({})({"host": "c", "name": "c", "wanted_id": one["peer"]["id"]},
+                                                                 {"host": "d", "name": "d", "wanted_id": one["peer"]["id"]}).items()} == {
+        "c": "clone", "d": "clone"}
+
+
+def test_the_number_of_the_play_is_the_peer_that_the_host_gets(server, new_host):
+    gate, run = server
+    made, name = gate.add(gate.name("made")), gate.name("web")
+    got = run()({"host": "web01", "name": name, "wanted_id": made["id"]})["web01"]
+    assert got["peer"]["id"] == made["id"] and not got["created"] and not gate.peers(name)
+    assert run().kind({"host": "web01", "name": name, "wanted_id": 99999}) == "not_found" and not gate.peers(name)
+
+
+def test_what_this_run_made_goes_with_its_host_and_nothing_else_does(server, new_host):
+    gate, run = server
+    name, other, notes = gate.name("job"), gate.name("laptop"), {}
+    run()({"host": "laptop", "name": other})
+    gate.set(other, total_rx=1)
+    run(notes)({"host": "job", "name": name})  # and the host was lost before it had it
+    gone = run(notes)({"host": "job", "name": other}, state="absent")["job"]
+    assert gone["deleted"] and not gate.peers(name) and gate.peers(other)
+    assert run(notes).kind({"host": "job", "name": other}, state="absent") == "not_ours"
+
+
+def test_a_client_token_that_the_server_knows_to_be_bound_to_the_peer_is_proof(gates):
+    gate = gates("1.118.2", "--login-limit", "1000")
+    name = gate.name("web")
+    peer = gate.add(name)
+    gate.set(name, total_rx=7)
+    own, foreign = gate.token(peer_id=peer["id"]), gate.token(peer_id=gate.add(gate.name("x"))["id"])
+    reach = dict(dict.fromkeys(_options.FLEET), url=gate.url, state="present", **ADMIN)
+    for token, kind in ((foreign, "not_ours"), (own, None), (gate.peers_token, "not_ours"), (gate.token(), "not_ours")):
+        host = dict(dict.fromkeys(_options.FLEET_HOST), host="web01", name=name, wanted_id=peer["id"], token=False)
+        asked = _batch.ask(dict(reach, client_token=token, hosts=[host]))["asked"]["host"]
+        assert Controller(gate, "admin").kind(asked) == kind
+
+
+def test_in_the_first_releases_no_token_is_bound_and_none_is_proof(gates):
+    gate = gates("1.5.2", "--login-limit", "1000")
+    peer = gate.add(gate.name("web"))
+    host = dict(dict.fromkeys(_options.FLEET_HOST), host="web01", name="web01", wanted_id=peer["id"])
+    reach = dict(dict.fromkeys(_options.FLEET), url=gate.url, state="present", peers_token=gate.peers_token)
+    assert _batch.ask(dict(reach, client_token=gate.token(), hosts=[host]))["asked"]["host"]["bound"] is None
