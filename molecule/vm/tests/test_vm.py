@@ -49,7 +49,7 @@ def all_at_once(room, work):
 
 def serve(room, allowed):
     """Have the server issue these allowed IPs, and the machines apply them by themselves; they are there within two syncs of their own."""
-    room.ask("settings", settings={"allowed_ips": allowed})
+    room.ask("settings", values={"allowed_ips": allowed})
     for host in room.hosts:
         want = ["%s" % network.strip() for network in allowed.split(",")]
         done = until(lambda host=host, want=want: all(network in room.on(host, "wg show wg0 allowed-ips", check=False) for network in want)
@@ -80,7 +80,7 @@ def test_a_second_run_sends_no_module(room):
 
 def test_a_change_is_taken_live_where_wg_is_confined(room):
     ids = {host: room.on(host, "cat /sys/class/net/wg0/ifindex") for host in room.hosts}
-    room.ask("settings", settings={"allowed_ips": SPLIT + ", 192.0.2.0/24"})
+    room.ask("settings", values={"allowed_ips": SPLIT + ", 192.0.2.0/24"})
     for host in room.hosts:
         assert until(lambda host=host: "192.0.2.0/24" in room.on(host, "wg show wg0 allowed-ips; ip route", check=False), 2 * SYNC + 90, 2), shown(room, host)
         assert room.on(host, "cat /sys/class/net/wg0/ifindex") == ids[host]
@@ -112,7 +112,7 @@ def test_what_others_take_away_is_back_with_a_beat(room, what):
 def test_power_is_cut_in_the_middle_of_a_change(room):
     """And IPv6 is off after the boot, while the server issues a config with it."""
     peers = room.numbers()
-    room.ask("settings", settings={"allowed_ips": BOTH})
+    room.ask("settings", values={"allowed_ips": BOTH})
 
     def cut(host):
         until(lambda: shown(room, host).get("pending"), 2 * SYNC + 90, 0.5)
