@@ -46,11 +46,11 @@ scenario: setup  ## one molecule scenario on real hosts (root): make scenario NA
 	@tests/scenarios.sh $(NAME)
 
 images: setup  ## the hosts' images, unless they are there (root)
-	@$(PY) tests/hosts image --ready >/dev/null
+	@$(PY) tests/hosts image --all >/dev/null
 
 # Fleet fills the machine by itself; the others wait much. BESIDE: what else runs beside them.
 scenarios: setup  ## every molecule scenario
-	@tests/scenarios.sh default no_lockout windows_twin $(BESIDE) macos_twin
+	@tests/scenarios.sh default no_lockout windows_twin $(BESIDE) macos_twin wild rescue vm
 	@tests/scenarios.sh fleet
 
 bench: setup  ## measure on real hosts, write build/bench.json
