@@ -136,10 +136,11 @@ def overlaps(allowed_ips, own):
     return None
 
 
-def endpoint_inside(config, resolve):
+def endpoint_inside(config, resolve, near=lambda address: -1):
     """Why the tunnel of this Config would swallow its own packets, as one sentence; None where it would not.
 
-    wg-quick keeps them out where all traffic (/0) goes into the tunnel, and nowhere else. resolve: a host's name -> its addresses.
+    wg-quick keeps them out where all traffic (/0) goes into the tunnel, and nowhere else. resolve: a host's name -> its addresses; near: an address ->
+    the length of the longest prefix that leads to it beside the tunnel, -1 where only the default does.
     """
     if _wgconf.is_full_tunnel(config) or config.interface.get("Table") == "off":
         return None
@@ -147,7 +148,7 @@ def endpoint_inside(config, resolve):
     for peer in config.peers:
         name = _wgconf.split_endpoint(peer["Endpoint"])[0] if "Endpoint" in peer else None
         for address in map(ipaddress.ip_address, resolve(name) if name else ()):
-            inside = [network for network in networks if network.version == address.version and address in network]
+            inside = [network for network in networks if network.version == address.version and address in network and network.prefixlen >= near(address)]
             if inside:
                 return ("the server's own endpoint %s (%s) lies in %s of AllowedIPs, so that the tunnel would swallow its own packets; leave that address out "
                         "with gatecontrol_allowed_ips" % (peer["Endpoint"], address, inside[0]))
@@ -163,9 +164,20 @@ def check_config(host, config, interface):
         found = overlaps(allowed_ips, own_networks(host.run, interface)) if config.interface.get("Table") != "off" else None
     except NotApplicable:
         found = None
-    found = found or endpoint_inside(config, _addresses)
+    found = found or endpoint_inside(config, _addresses, lambda address: _near(host.run, address, interface))
     if found:
         raise _facts.AgentError("the server's config cannot work on this host, and its tunnel was left as it is: %s" % found, "settings")
+
+
+def _near(run, address, interface):
+    """As endpoint_inside takes it."""
+    rc, out, _err = run(["ip", "-%d" % address.version, "-N", "-j", "route", "show", "match", str(address), "table", "main"])
+    try:
+        routes = json.loads(out or "[]") if not rc else []
+    except ValueError:
+        routes = []
+    return max([ipaddress.ip_network(route["dst"]).prefixlen for route in routes if route.get("dev") != interface and route.get("dst", "default") != "default"],
+               default=-1)
 
 
 def _addresses(name):

@@ -98,7 +98,7 @@ class Prospect:
             return "systemd-resolved takes its place"
         names, distribution = self._names()
         if "resolvconf" not in names or not self.given["install"]:
-            raise Wrong("no resolvconf and no systemd-resolved, and the role knows no package for it on %s; install systemd-resolved, or set gatecontrol_dns=[] to "
+            raise Wrong("no resolvconf and no systemd-resolved, and the role knows no package for it on %s; install systemd-resolved, or give gatecontrol_dns an empty list to "
                         "leave this host's DNS alone" % (distribution or "this system"))
         return "will be installed: %s" % names["resolvconf"]
 

@@ -25,7 +25,7 @@ FAULTS = {
     "redirect-ping": (on("redirect", CLIENT + "ping", url="http://127.0.0.1:9"), "release"),
     "redirect-create": (on("redirect", PEERS, "POST", url="http://127.0.0.1:9"), "make a peer"),
     "delay": (on("delay", CLIENT + "heartbeat", seconds=3.2, count=1), "speed"),
-    "drip": (on("drip", LICENCE, seconds=0.02), "speed"),
+    "drip": (on("drip", LICENCE, seconds=0.015), "speed"),
     "login-503": (on("status", "/login", "GET", status=503), "login"),
     "dashboard-500": (on("status", "/dashboard", status=500), "login"),
     # what it says of itself
@@ -135,7 +135,7 @@ def test_there_are_enough_faults():
 def test_fault_is_found_and_nothing_stays(server, name):
     fault, point = FAULTS[name]
     server.server.fault(**fault)
-    report = server.check("login", timeout=8)
+    report = server.check("login", timeout=15)
     assert point in failed(report), report["points"]
     assert "Traceback" not in text(report, point) and "\n" not in text(report, point) and not report["ok"]
     server.server.no_faults()

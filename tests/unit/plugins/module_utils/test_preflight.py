@@ -130,6 +130,20 @@ def test_a_config_that_cannot_work_here_is_refused_before_the_tunnel_is_touched(
             _preflight.check_config(machine.host, config, "wg0")
 
 
+@pytest.mark.parametrize("routes, good", [
+    ([{"dst": "default", "dev": "eth0"}], False), ([{"dst": "203.0.113.0/25", "dev": "eth0"}], True), ([{"dst": "203.0.113.9", "dev": "eth0"}], True),
+    ([{"dst": "203.0.113.0/25", "dev": "wg0"}], False), ([{"dst": "203.0.0.0/16", "dev": "eth0"}], False)])
+def test_an_endpoint_that_a_narrower_route_leads_to_is_not_swallowed(machine, monkeypatch, routes, good):
+    monkeypatch.setattr(_preflight._line, "addresses", lambda name, port, deadline: [(2, 1, 6, "", (name, port))])
+    machine.programs = {"ip -4 -N -j route": (0, json.dumps(routes), ""), **machine.programs}
+    config = _wgconf.parse(CONFIG % (KEY, KEY, "203.0.113.9:51820", "203.0.113.0/24"))
+    if good:
+        _preflight.check_config(machine.host, config, "wg0")
+    else:
+        with pytest.raises(_facts.AgentError, match="lies in 203.0.113.0/24"):
+            _preflight.check_config(machine.host, config, "wg0")
+
+
 # --- what only a check asks
 
 def prospect(machine, monkeypatch, tools="", tunnel=None, record=None, **given):
@@ -158,7 +172,7 @@ def test_dns_has_a_tool_or_none(machine, monkeypatch):
     assert prospect(machine, monkeypatch, tools + " resolvconf")["DNS tool"] == ("pass", "resolvconf is here")
     (machine.root / "etc/os-release").write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
     outcome, text = prospect(machine, monkeypatch, tools, {"dns": ["10.8.0.1"]})["DNS tool"]
-    assert outcome == "fail" and "install systemd-resolved, or set gatecontrol_dns=[]" in text
+    assert outcome == "fail" and "install systemd-resolved, or give gatecontrol_dns an empty list" in text
     (machine.root / "run/systemd/resolve").mkdir()
     assert prospect(machine, monkeypatch, tools + " resolvectl")["DNS tool"] == ("pass", "systemd-resolved takes its place")
 
