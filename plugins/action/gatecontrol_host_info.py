@@ -12,9 +12,9 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.release import __version__
 try:
     from ansible.template import Templar, trust_as_template
-except ImportError as err:
+except ImportError:
     raise AnsibleError("callmetechie.gatecontrol needs ansible-core 2.19 or newer, and this is %s; install a newer one on the controller"
-                       % __version__) from err
+                       % __version__) from None
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _gate, _play, _said, _verify  # the rest where it is needed
 from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils._gated import Gated

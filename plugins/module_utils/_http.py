@@ -138,6 +138,8 @@ class HttpTransport:
         self.dial = dial or _line.dial
         self.connection, self.used, self.context = None, 0.0, None
         self.origin = origin(self.parts)
+        if not 0 < options["timeout"] <= 86400:
+            raise ApiError("timeout is %s seconds; set gatecontrol_timeout to at least 1" % options["timeout"], "options")
         self.via = self._proxy()
         if self.parts.scheme == "http" and not is_loopback(self.parts.hostname) and not options["allow_http"]:
             raise ApiError("refusing to send a token over plain http to %s; use https, or set gatecontrol_allow_http "

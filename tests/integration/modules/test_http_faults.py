@@ -22,7 +22,7 @@ PASSWORD = "adm1n-passw0rd"
 STATE = {"cookie": "s3ss10n-c00k1e-value", "csrf": "cd" * 64}
 SECRETS = (TOKEN, PASSWORD, STATE["cookie"], STATE["csrf"], "pr0xy-passw0rd", KEY, RAW)
 TIMEOUT, LATE = 0.7, 2.0  # seconds
-AT_ONCE = 24  # situations
+AT_ONCE, FEW = 24, 5  # situations
 KINDS = set(re.search(r"kinds: ([a-z_\s]+)", _http.ApiError.__doc__).group(1).split())
 
 SITUATIONS = table()
@@ -131,8 +131,10 @@ def test_a_call_ends_in_time_says_what_it_is_and_tells_no_secret(stage, tmp_path
     inventory_loader.get("callmetechie.gatecontrol.gatecontrol")  # two threads cannot load it at once
     wrong, limit = [], 1 if call == "inventory" else TIMEOUT
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        for situation, (seconds, error) in zip(SITUATIONS, pool.map(run, SITUATIONS)):
-            if seconds > limit + LATE:  # on a machine that had no time for it? Once more, alone
-                seconds, error = run(situation)
-            wrong += ["%s: %s" % (situation.name, one) for one in complaints(situation, seconds, error, limit)]
+        ended = dict(zip(SITUATIONS, pool.map(run, SITUATIONS)))
+    late = [situation for situation, (seconds, _error) in ended.items() if seconds > limit + LATE]
+    if len(late) <= FEW:  # on a machine that had no time for them? Once more, alone
+        ended.update((situation, run(situation)) for situation in late)
+    for situation, (seconds, error) in ended.items():
+        wrong += ["%s: %s" % (situation.name, one) for one in complaints(situation, seconds, error, limit)]
     assert not wrong, "%d:\n%s" % (len(wrong), "\n".join(wrong[:40]))

@@ -2,10 +2,14 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
+import re
 import shlex
 
+import ansible.template
 import pytest
+from ansible.errors import AnsibleError
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info as action_module
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _enrollment, _play, _verify
 
@@ -172,3 +176,12 @@ def test_a_peers_token_that_is_none_is_said(script, server, given):
 def test_else_the_controller_asks_nobody(script, server, answer, options):
     _asked, result = ask(Connection(script(line(dict(ANSWER, **answer)))), **dict(PEERS, **options))
     assert server.asked == [] and result["server"] == {"asked": False}
+
+
+def test_an_ansible_that_is_too_old_is_told_in_one_sentence(monkeypatch):
+    """Before 2.19 there is no trust_as_template."""
+    monkeypatch.delattr(ansible.template, "trust_as_template")
+    source = importlib.util.spec_from_file_location("too_old", action_module.__file__)
+    with pytest.raises(AnsibleError) as caught:
+        source.loader.exec_module(importlib.util.module_from_spec(source))
+    assert re.fullmatch(r"callmetechie.gatecontrol needs ansible-core 2.19 or newer, and this is \S+; install a newer one on the controller", str(caught.value))
