@@ -91,3 +91,22 @@ def test_check_page_has_every_point_and_variable():
     cells = [cell for row in re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE) for cell in re.findall("`([^`]+)`", row)]
     assert set(cells) == set(_check.ORDER) | set(_said.POINTS) | {name for name in PLAYBOOKS["check"] if "_check_" in name}
     assert _said.POINTS == ("connection", *_prospect.ORDER)
+
+
+VERIFIED = (CHECKOUT / "docs" / "verified.md").read_text()
+SHOWN = [row for row in re.findall(r"^\| (.+) \|$", VERIFIED.partition("\n## ")[0], re.MULTILINE)][1:]
+
+
+def test_verified_names_tests():
+    assert len(SHOWN) > 20 and "shown by" not in SHOWN[0]
+
+
+@pytest.mark.parametrize("row", SHOWN, ids=lambda row: row[:40])
+def test_each_line_of_verified_names_tests_that_exist(row):
+    named = re.findall(r"`((?:tests|molecule)/[^`]+)`", row.rpartition(" | ")[2])
+    assert named
+    for name in named:
+        path, _colons, test = name.partition("::")
+        text = (CHECKOUT / path).read_text()
+        assert re.search(r"^def test_", text, re.MULTILINE), path
+        assert not test or re.search(r"^(?:async )?def %s\(" % re.escape(test), text, re.MULTILINE), name
