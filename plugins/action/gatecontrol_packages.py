@@ -128,7 +128,7 @@ class ActionModule(Gated):
 
     def ask(self, module: str, arguments: dict[str, t.Any]) -> dict[str, t.Any]:
         """What a module of ansible-core says: its outcome, and what it printed."""
-        return self.passed(module.rpartition(".")[2], self._execute_module(module, arguments, task_vars=self._vars), SPOKEN)
+        return self.passed(module, arguments, self._vars, SPOKEN)
 
     def install(self, manager: Manager, names: list[str]) -> dict[str, t.Any]:
         """Install, if need be after an update of the lists. A dictionary as a result is."""

@@ -172,6 +172,8 @@ class Api:
         self.requests, self.budget, self.date = 0, None, None  # of the last answer: the rate limit, as budget() gives it, and its Date header
         self.headers = {"Accept": "application/json", "Accept-Language": "en", "User-Agent": "callmetechie.gatecontrol/" + _verify.VERSION}
         if options.get("token"):
+            if not re.fullmatch("[!-~]+", options["token"]):  # before it is a header, whose own error would quote it
+                raise ApiError("the token has a blank, a line break or another character that no token has; write it again", "options")
             name, prefix = TOKEN_HEADERS[options["auth_header"]]
             self.headers[name] = prefix + options["token"]
         identity = dict(identity or {})

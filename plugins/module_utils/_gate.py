@@ -16,6 +16,7 @@ import json
 import math
 import re
 import typing as t
+import unicodedata
 
 Check = t.Callable[[t.Any], t.Any]
 
@@ -26,10 +27,9 @@ MODULE_DEEP = 40  # in what a module answers, which holds the play's own argumen
 DIGITS = 20
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]|\x9d[^\x07\x9c]*[\x07\x9c]?")
-# Controls (C0, C1), line and paragraph separators, marks of direction and of no width, surrogates, tags, what is for private use or no character at all.
-_UNSEEN = ("\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
-           "\ufff0-\uffff\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e0fff\U000f0000-\U0010ffff")
-_LINE, _LINES = re.compile("[\t\n%s]+" % _UNSEEN), re.compile("[%s]+" % _UNSEEN)
+# Categories of characters that are not shown: controls, marks of direction and of no width, line and paragraph separators, surrogates, private, unassigned.
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn")
+_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180e\u3164\uffa0"  # letters and marks that show nothing
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -40,16 +40,23 @@ class Refused(ValueError):
 # ---------------------------------------------------------------- texts
 
 
+def _seen(text: str, kept: str, instead: str) -> str:
+    """A text without ANSI sequences, and with `instead` for each character that is not shown, but those in `kept`."""
+    text = _ANSI.sub("", text)
+    if text.isprintable():
+        return text
+    return "".join(one if one in kept or (unicodedata.category(one) not in _UNSEEN and one not in _BLANK) else instead for one in text)
+
+
 def clean(value: t.Any, most: int = 500) -> str:
     """A text of a host for a person, on one line: no control characters, no ANSI, at most `most` characters."""
-    text = _ANSI.sub("", str(value)[:most * 8])
-    text = re.sub(" {2,}", " ", _LINE.sub(" ", text)).strip()
+    text = re.sub("  +", " ", _seen(str(value)[:most * 8], "", " ")).strip()
     return text if len(text) <= most else text[:most - 1] + "…"
 
 
 def clean_lines(value: t.Any, most: int = 65536) -> str:
     """The same for a text of several lines, such as a diff."""
-    text = _LINES.sub("", _ANSI.sub("", str(value)[:most * 2].replace("\r\n", "\n")))
+    text = _seen(str(value)[:most * 2].replace("\r\n", "\n"), "\t\n", "")
     return text if len(text) <= most else text[:most - 1] + "…"
 
 
@@ -102,6 +109,15 @@ def loads(text: str, most: int = ANSWER, deep: int = DEEP) -> t.Any:
         raise
     except (ValueError, RecursionError):
         raise Refused("the answer is not JSON") from None
+
+
+def result_text(output: str) -> str:
+    """The object that a module printed, with what a shell prints around it left away; "" where there is none. Raises Refused for too long an output."""
+    if len(output) > OUTPUT:
+        raise Refused(f"it is longer than {OUTPUT} characters")
+    found = re.search(r"^[ \t]*\{", output, re.MULTILINE)
+    end = output.rfind("}")
+    return output[found.start():end + 1].strip() if found and end > found.start() else ""
 
 
 def marked(output: str, marker: str) -> dict[str, t.Any] | None:

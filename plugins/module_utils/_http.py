@@ -157,7 +157,7 @@ class HttpTransport:
         except ValueError:
             pass
         raise ApiError("the proxy %r is not of the form http://proxy.example.com:3128; correct gatecontrol_proxy"
-                       % proxy.split("@")[-1], "options")
+                       % re.sub("[A-Za-z0-9+/=_]{20,}", "…", proxy.split("@")[-1]), "options")
 
     def _context(self):
         what = "ca_path"

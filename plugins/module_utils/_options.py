@@ -142,7 +142,7 @@ def secret(params, name="token"):
     value = (value or "").strip()
     if value and not value.startswith("gc_"):
         raise _api.ApiError("%s is not a GateControl token: it begins with gc_; create one in the web interface" % name, "options")
-    if any(character.isspace() or ord(character) > 126 for character in value):
+    if not all("!" <= character <= "~" for character in value):
         raise _api.ApiError("%s has a blank or another character no token has; copy it again" % name, "options")
     return value or None
 

@@ -103,18 +103,20 @@ def _diff(value: t.Any) -> t.Any:
     return record({"before": side, "after": side, "prepared": side, "before_header": text(300), "after_header": text(300)})(value)
 
 
-def _warnings(value: t.Any) -> list[str]:
-    """Warnings as texts; ansible-core hands them over as objects of its own."""
+def warnings(value: t.Any) -> list[str]:
+    """Warnings as texts; modules and ansible-core hand them over as objects of their own."""
     found = []
     for warning in list(value)[:20] if isinstance(value, (list, tuple)) else []:
-        event = getattr(warning, "event", None)
-        found.append(_gate.clean(getattr(event, "msg", warning)))
+        event = warning.get("event") if isinstance(warning, dict) else getattr(warning, "event", None)
+        message = event.get("msg") if isinstance(event, dict) else getattr(event, "msg", warning)
+        if isinstance(message, str):
+            found.append(_gate.clean(message))
     return found
 
 
 COMMON: dict[str, t.Callable[[t.Any], t.Any]] = {
     "changed": flag, "failed": flag, "skipped": flag, "msg": text(2000), "rc": integer(-2 ** 31, 2 ** 31), "failure": failure, "diff": _diff,
-    "warnings": _warnings}
+    "warnings": warnings}
 # What ansible-core makes of a module that gave no result; shown as it is, but for a person.
 TROUBLE = {"module_stdout": 2000, "module_stderr": 4000}
 

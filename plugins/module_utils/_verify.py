@@ -74,7 +74,8 @@ def normal_url(url):
     except ValueError:
         good = False
     if not good:
-        raise ValueError("the URL %r is not of the form https://gate.example.com; correct gatecontrol_url" % url.split("@")[-1])
+        shown = re.sub("[A-Za-z0-9+/=_]{20,}", "…", url.split("@")[-1])  # a token that was taken for the URL, or stands in it
+        raise ValueError("the URL %r is not of the form https://gate.example.com; correct gatecontrol_url" % shown)
     host = "[%s]" % parts.hostname if ":" in parts.hostname else parts.hostname
     if port and port != {"https": 443, "http": 80}[parts.scheme.lower()]:
         host += ":%d" % port

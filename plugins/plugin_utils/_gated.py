@@ -9,6 +9,7 @@ This room is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 
@@ -25,26 +26,37 @@ class Gated(ActionBase):
     _supports_check_mode = True
     _supports_async = False  # the result of a job that is polled would come past the gate
 
+    _expected: frozenset[str] = frozenset(_said.COMMON)
+
     def module(self, name: str, arguments: dict[str, t.Any] | None, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         """What a module of this collection says on the host, within its schema."""
-        return self.passed(name, self._execute_module(NAMESPACE + name, arguments, task_vars=task_vars))
+        return self.passed(NAMESPACE + name, arguments, task_vars, _said.MODULES[name])
 
-    def passed(self, name: str, answer: t.Any, fields: dict[str, _gate.Check] | None = None) -> dict[str, t.Any]:
-        """A result within its schema (_said.result), and which Python this action itself found on the host, so that the next need not look again."""
-        found = _said.result(name, answer, fields)
+    def passed(self, name: str, arguments: dict[str, t.Any] | None, task_vars: dict[str, t.Any] | None, fields: dict[str, _gate.Check]) -> dict[str, t.Any]:
+        """Run a module on the host. Its result within a schema, and which Python this action itself found there, so that the next need not look again."""
+        self._expected = frozenset({*_said.COMMON, *fields})
+        found = _said.result(name.rpartition(".")[2], self._execute_module(name, arguments, task_vars=task_vars), fields)
         key, path = self._discovered_interpreter_key, self._discovered_interpreter
         if key and isinstance(path, str) and re.fullmatch("discovered_interpreter_[a-z]{1,20}", key) and re.fullmatch("/[A-Za-z0-9._/+-]{1,255}", path):
             found["ansible_facts"] = {key: str(path)}
         return found
 
     def _parse_returned_data(self, res: dict[str, t.Any], profile: str) -> t.Any:
-        """As ansible-core does it, but of an output within bounds only: what is beyond them is no answer."""
-        output = res.get("stdout") or ""
+        """As ansible-core does it, which shows warnings and takes keys for its own before an action sees them: so it is given what is expected, and no more."""
+        output, errors = res.get("stdout") or "", res.get("stderr") or ""
         try:
-            _gate.bounded(output, _gate.OUTPUT, _gate.MODULE_DEEP)
+            text = _gate.result_text(output)
+            answer = _gate.loads(text, _gate.OUTPUT, _gate.MODULE_DEEP) if text else None
         except _gate.Refused as err:
-            res = dict(res, stdout="", stderr=f"{err}; it was not read")
-        return super()._parse_returned_data(dict(res, stderr=(res.get("stderr") or "")[:_gate.ANSWER]), profile)
+            answer = {"failed": True, "msg": f"the module's answer was not taken: {err}"}
+        if answer is None:  # no result at all, which ansible-core knows to explain
+            output = _gate.clean_lines(output, 4000)
+        else:
+            kept = {name: value for name, value in answer.items() if name in self._expected} if isinstance(answer, dict) else {}
+            if "warnings" in kept:
+                kept["warnings"] = _said.warnings(kept["warnings"])
+            output = json.dumps(kept)
+        return super()._parse_returned_data(dict(res, stdout=output, stderr=_gate.clean_lines(errors, 4000), stdout_lines=[], stderr_lines=[]), profile)
 
 
 class Thin(Gated):
