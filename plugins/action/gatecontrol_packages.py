@@ -61,15 +61,15 @@ ERRORS = r"^\s*(?:[EW]:|Err:|Error:|error:|Problem:|Abort|fatal).*"
 MANAGERS = {manager.name: manager for manager in (
     Manager("apt", _apt, lambda seconds: ["apt-get", "-q", "update", "-o", f"DPkg::Lock::Timeout={seconds}", *LISTS],
             r"Could not get lock|Unable to acquire the dpkg frontend lock|Unable to lock|Failed to lock apt",
-            r"No package matching|Unable to locate package|no installation candidate|Failed to fetch|Unable to fetch|404 ", ERRORS),
+            r"No package matching|Unable to locate package|installation candidate|Failed to fetch|Unable to fetch|404 ", ERRORS),
     # Both fetch what they lack of their lists by themselves.
     Manager("dnf", _dnf("dnf"), None, r"[Ww]aiting for process|lockfile is held|Failed to (?:obtain|acquire).*lock", "$.", ERRORS),
     Manager("dnf5", _dnf("dnf5"), None, r"[Ww]aiting for process|Failed to (?:obtain|acquire).*lock", "$.", ERRORS),
     Manager("zypper", lambda names, seconds: run(f"ZYPP_LOCK_TIMEOUT={seconds}", "zypper", "--non-interactive", "--no-refresh", "install",
                                                  "--no-recommends", *names),
             lambda seconds: ["env", f"ZYPP_LOCK_TIMEOUT={seconds}", "zypper", "--non-interactive", "refresh"],
-            "System management is locked", r"not found in package names|No provider of|not found on medium|File .* not found", r"^.*(?:not found|No provider|Problem|"
-            r"[Ee]rror|locked|Skipping|failed).*"),
+            "System management is locked", r"not found in package names|No provider of|not found on medium|File .* not found",
+            r"^.*(?:not found|No provider|Problem|[Ee]rror|locked|Skipping|failed).*"),
     Manager("pacman", lambda names, seconds: run("pacman", "-S", "--noconfirm", "--needed", *names), lambda seconds: ["pacman", "-Sy"],
             "unable to lock database", "target not found|failed retrieving file|could not (?:find|register).*database", ERRORS),
 )}
@@ -108,7 +108,8 @@ class ActionModule(Gated):
         """Let systemd-resolved serve wg-quick's resolvconf."""
         answer = self.ask("ansible.builtin.file", {"src": resolvectl, "dest": "/usr/local/sbin/resolvconf", "state": "link"})
         if answer.get("failed"):
-            result.update(self.fail(result, f"/usr/local/sbin/resolvconf could not be made: {answer.get('msg')}; look into the path and its rights", "packages"))
+            result.update(self.fail(
+                result, f"/usr/local/sbin/resolvconf could not be made: {answer.get('msg')}; look into the path and its rights", "packages"))
         else:
             result["changed"] = result["changed"] or answer.get("changed", False)
 
@@ -151,8 +152,9 @@ class ActionModule(Gated):
             return self.fail({}, f"{manager.name} is held by {holder} and was not free within {self._wait} s, so {what} could not be installed; wait until "
                                  "it has ended, or give it longer with gatecontrol_package_wait", "packages")
         after = f" (after an update of the lists, which said: {updated})" if updated else ""
-        return self.fail({}, f"{manager.name} could not install {what}{after}: {words(manager, answer) or 'it gave no reason'}; correct the host's repositories, "
-                             "or name the packages in gatecontrol_packages", "packages")
+        reason = words(manager, answer) or "it gave no reason"
+        return self.fail({}, f"{manager.name} could not install {what}{after}: {reason}; correct the host's repositories, or name the packages in "
+                             "gatecontrol_packages", "packages")
 
     def unlocked(self, manager: Manager, step: t.Callable[[int], tuple[str, dict[str, t.Any]]]) -> dict[str, t.Any]:
         """The answer to a step once nobody holds the lock, or the last one within the time there is for it. Says whom it waits for."""

@@ -50,12 +50,14 @@ SERVER = record({
 VERDICT = {"id": CHANGE, "ok": flag, "reason": optional(text()), "action": optional(KIND), "reasons": REASONS, "ended": WHEN}
 
 VERIFY = {
-    "version": RELEASE, "in_sync": flag, "drift": listing(text(), 100), "codes": listing(KIND, 100), "enrolled": flag, "peer_id": optional(PEER_ID), "peer_name": optional(text(255)),
+    "version": RELEASE, "in_sync": flag, "drift": listing(text(), 100), "codes": listing(KIND, 100), "enrolled": flag,
+    "peer_id": optional(PEER_ID), "peer_name": optional(text(255)),
     "reporting": optional(word("full", "none")), "url": optional(URL), "interface": optional(INTERFACE), "hash": optional(DIGEST), "status": KIND,
     "handshake_age": optional(integer(0, 10 ** 11)), "rx_bytes": BYTES, "tx_bytes": BYTES, "peer_enabled": optional(flag), "last_beat": WHEN,
     "beside_tunnel": optional(listing(text(300), 100)), "left_out": listing(text(60), 1000),
     "last_try": WHEN, "last_check": WHEN, "not_before": WHEN, "now": number(0, 1e11), "error": optional(record({"kind": KIND, "text": text()}, ("kind",))),
     "refused": optional(record({"hash": DIGEST, "text": optional(text()), "again": WHEN})), "requests": optional(integer(0, 10 ** 6)),
+    "clock_behind": optional(number(0, 1e11)), "failures": optional(integer(0, 10 ** 9)),
     "verdict": optional(record(VERDICT, ("ok",))), "pending": flag, "peer_fields": optional(flag), "server": SERVER, "host": HOST, "proof": optional(DIGEST),
     "tunnel": optional(record({"action": KIND, "reasons": REASONS, "unseen": listing(text(40), 20)}))}
 NEEDED = ("version", "in_sync", "drift", "enrolled", "peer_id", "peer_name", "reporting", "url", "interface", "status", "now", "pending", "server", "host")
@@ -64,6 +66,7 @@ CONFIRM = {"confirm": CHANGE}
 # verdict or word, never both
 CONFIRM_ANSWER = record(dict(VERDICT, **CONFIRM))
 
+ABOUT_SERVER = record({"url": URL, "version": optional(text(40)), "timestamp": optional(text(40)), "register": word("broken", "works")})
 PLAN = {"action": KIND, "reasons": REASONS}
 HASH = optional(DIGEST)
 FILES = opaque(4 * 1024 * 1024)
@@ -82,11 +85,12 @@ MODULES: dict[str, dict[str, t.Callable[[t.Any], t.Any]]] = {
         "points": listing(record({"name": word(*POINTS), "outcome": word("pass", "fail", "n/a"), "text": text()}, ("name", "outcome", "text")), len(POINTS))},
     "gatecontrol_host_info": VERIFY,
     "gatecontrol_info": {
-        "server": record({"url": URL, "version": optional(text(40)), "timestamp": optional(text(40)), "register": word("broken", "works")}),
+        "server": ABOUT_SERVER,
         "permissions": optional(table(optional(data(2)), 100)), "scopes": optional(listing(text(100), 100)), "peers": listing(data(), 100000)},
     "gatecontrol_peer": {
         "peer": optional(record({"id": optional(PEER_ID), "name": optional(text(255)), "enabled": optional(flag), "address": optional(text(100))})),
-        "created": flag, "adopted": flag, "reporting": word("full", "none"), "hash": HASH, "config": opaque(1024 * 1024), "files": FILES},
+        "created": flag, "adopted": flag, "reporting": word("full", "none"), "hash": HASH, "config": opaque(1024 * 1024), "files": FILES,
+        "server": optional(ABOUT_SERVER)},
     "gatecontrol_status": {
         "status": KIND, "reported": flag, "peer_enabled": optional(flag), "handshake_age": optional(integer(0, 10 ** 11)), "rx_bytes": BYTES,
         "tx_bytes": BYTES},

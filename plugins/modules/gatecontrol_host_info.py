@@ -172,6 +172,24 @@ verdict:
   description: How the last change of the tunnel ended (C(ok), C(reason)), null where there was none.
   returned: success
   type: dict
+failures:
+  description: How many beats in a row have failed.
+  returned: success
+  type: int
+clock_behind:
+  description: Seconds by which the host's clock is behind its own last record, 0 where it is not.
+  returned: success
+  type: int
+beside_tunnel:
+  description: Why traffic that belongs into the tunnel passes beside it.
+  returned: success, where it is known
+  type: list
+  elements: str
+left_out:
+  description: What the config has and this host cannot have, such as addresses of an IP version that is switched off.
+  returned: success
+  type: list
+  elements: str
 pending:
   description: Whether a change of the tunnel is under way.
   returned: success

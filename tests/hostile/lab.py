@@ -104,7 +104,8 @@ class Lab:
         path = self.place / "inventory.yml"
         path.write_text(yaml.safe_dump({"all": {
             "hosts": {name: {} for name in self.hosts}, "vars": dict({
-                "ansible_connection": "hostile", "ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": True, "gatecontrol_url": self.server.url,
+                "ansible_connection": "hostile", "ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": True,
+                "gatecontrol_url": self.server.url,
                 "gatecontrol_admin_user": "admin", "gatecontrol_admin_password": PASSWORD, "gatecontrol_max_wait": 5}, **variables)}}), encoding="utf-8")
         return path
 

@@ -1,4 +1,5 @@
 """A connection at whose far end an attacker answers: the agent, the modules, the shell. Nothing leaves this process."""
+
 from __future__ import annotations
 
 DOCUMENTATION = """
@@ -77,8 +78,10 @@ class Connection(ConnectionBase):
             except ValueError:
                 pass
         with open("%s/%s.jsonl" % (self.lab["notes"], self.name), "a", encoding="utf-8") as handle:
-            json.dump({"kind": kind, "tokens": sorted(set(TOKEN.findall(words))),
-                       "secrets": [secret for secret in self.lab["secrets"] if secret in words]}, handle)
+            json.dump(
+                {"kind": kind, "tokens": sorted(set(TOKEN.findall(words))), "secrets": [secret for secret in self.lab["secrets"] if secret in words]},
+                handle,
+            )
             handle.write("\n")
 
     def _answer(self, cmd, in_data):
@@ -102,15 +105,33 @@ class Connection(ConnectionBase):
         answer = json.loads(json.dumps(self.lab["whole"]))
         answer["host"].update(hostname=self.name, fingerprint=hashlib.sha256(self.name.encode()).hexdigest(), needs=["wg", "wg-quick"])
         if not self.attack.steady:
-            answer.update(in_sync=False, drift=[], codes=["not_enrolled"], enrolled=False, peer_id=None, peer_name=None, reporting=None, url=None, interface=None,
-                          hash=None)
+            answer.update(
+                in_sync=False,
+                drift=[],
+                codes=["not_enrolled"],
+                enrolled=False,
+                peer_id=None,
+                peer_name=None,
+                reporting=None,
+                url=None,
+                interface=None,
+                hash=None,
+            )
         return answer
 
     def _result(self, name):
         results = {
-            "gatecontrol_host_info": self._whole, "gatecontrol_agent": lambda: {"changed": True, "files": ["/etc/gatecontrol"]},
-            "gatecontrol_peer": lambda: {"changed": True, "peer": {"id": 99, "name": self.name}, "created": False, "adopted": True, "reporting": "full",
-                                         "hash": "ab" * 32},
+            "gatecontrol_host_info": self._whole,
+            "gatecontrol_agent": lambda: {"changed": True, "files": ["/etc/gatecontrol"]},
+            "gatecontrol_peer": lambda: {
+                "changed": True,
+                "peer": {"id": 99, "name": self.name},
+                "created": False,
+                "adopted": True,
+                "reporting": "full",
+                "hash": "ab" * 32,
+            },
             "gatecontrol_config": lambda: {"changed": True, "hash": "ab" * 32, "updated": True, "needs": [], "full_tunnel": False},
-            "gatecontrol_tunnel": lambda: {"changed": True, "action": "up", "reasons": [], "kept": None, "armed": "7"}}
+            "gatecontrol_tunnel": lambda: {"changed": True, "action": "up", "reasons": [], "kept": None, "armed": "7"},
+        }
         return results.get(name, lambda: {"changed": True})()

@@ -69,7 +69,8 @@ class Connection:
 
 def action(kind, connection, **args):
     """The action with these arguments; sent: what its module was sent, answer: what that answers."""
-    task = mock.Mock(args=args, async_val=0, check_mode=False, environment=[], delegate_to=None, no_log=False, diff=False, action="callmetechie.gatecontrol.gatecontrol_host_info", collections=[])
+    task = mock.Mock(args=args, async_val=0, check_mode=False, environment=[], delegate_to=None, no_log=False, diff=False,
+                     action="callmetechie.gatecontrol.gatecontrol_host_info", collections=[])
     loader = DataLoader()
     made = kind(task, connection, PlayContext(), loader, Templar(loader), mock.Mock())
     made.sent, made.answer = [], {}

@@ -1,4 +1,5 @@
 """Whatever place a key or a token is typed into by mistake, no error holds a piece of it."""
+
 from __future__ import annotations
 
 import base64
@@ -29,20 +30,34 @@ AllowedIPs = 10.8.0.0/24
 PersistentKeepalive = 25
 """
 NAMES = [*_wgconf._KEYS["interface"], *_wgconf._KEYS["peer"], *_wgconf.HOOKS, "SaveConfig", "[Interface]", "[Peer]", "", "#"]
-PLACES = st.sampled_from(["%(name)s = %(secret)s", "%(name)s = 10.8.0.1, %(secret)s", "%(secret)s = %(name)s", "%(name)s%(secret)s", "[%(secret)s]", "%(secret)s", "%(secret)s =",
-                          "%(name)s = %(secret)s:51820", "%(name)s = [%(secret)s]:1", "%(name)s = <%(secret)s>", "%(name)s = %(secret)s/24", "%(name)s = %(secret)s\x07"])
+PLACES = st.sampled_from(
+    [
+        "%(name)s = %(secret)s",
+        "%(name)s = 10.8.0.1, %(secret)s",
+        "%(secret)s = %(name)s",
+        "%(name)s%(secret)s",
+        "[%(secret)s]",
+        "%(secret)s",
+        "%(secret)s =",
+        "%(name)s = %(secret)s:51820",
+        "%(name)s = [%(secret)s]:1",
+        "%(name)s = <%(secret)s>",
+        "%(name)s = %(secret)s/24",
+        "%(name)s = %(secret)s\x07",
+    ]
+)
 
 
 def pieces(text: str, secret: str, size: int = 20) -> list[str]:
     """Pieces of a secret, of this many characters, that a text holds."""
-    return [secret[start:start + size] for start in range(len(secret) - size + 1) if secret[start:start + size] in text]
+    return [secret[start : start + size] for start in range(len(secret) - size + 1) if secret[start : start + size] in text]
 
 
 @unhurried
 @given(SECRETS, PLACES, st.sampled_from(NAMES), st.integers(0, 12), st.booleans())
 def test_a_config_with_a_secret_in_the_wrong_place(secret, place, name, number, replaces):
     lines = (CONFIG % {"secret": secret if not secret.startswith("gc_") else OTHER, "other": OTHER}).split("\n")
-    lines[number:number + int(replaces)] = [place % {"name": name, "secret": secret}]
+    lines[number : number + int(replaces)] = [place % {"name": name, "secret": secret}]
     try:
         config = _wgconf.parse("\n".join(lines))
         _wgconf.check_policy(config, endpoints=["x"], allowed_ips=["192.0.2.0/24"], dns=[])
@@ -81,14 +96,25 @@ def test_a_beat_with_a_broken_token_file_says_so_and_no_more(tmp_path):
     store, token = _enrollment.Store(str(tmp_path)), "gc_" + "ab" * 24 + "\n" + "cd" * 24
     store.save("token", token)
     store.save("settings", {"url": "https://127.0.0.1:9", "timeout": 1, "max_wait": 0})
-    store.save("enrollment", {"peer_id": 4, "peer_name": "web01", "url": "https://127.0.0.1:9", "reporting": "full", "interface": "wg0", "hash": "aa",
-                              "fingerprint": _agent.machine_fingerprint(str(tmp_path)) if hasattr(_agent, "machine_fingerprint") else fingerprint(tmp_path)})
+    store.save(
+        "enrollment",
+        {
+            "peer_id": 4,
+            "peer_name": "web01",
+            "url": "https://127.0.0.1:9",
+            "reporting": "full",
+            "interface": "wg0",
+            "hash": "aa",
+            "fingerprint": _agent.machine_fingerprint(str(tmp_path)) if hasattr(_agent, "machine_fingerprint") else fingerprint(tmp_path),
+        },
+    )
     shown = _agent.Agent(store, lambda argv, stdin=None, **_how: (127, "", "")).beat()
     assert shown["error"]["kind"] == "options" and "line break" in shown["error"]["text"] and not pieces(json.dumps(shown), token, 12)
 
 
 def fingerprint(root):
     from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _facts
+
     return _facts.machine_fingerprint(str(root))
 
 
@@ -96,8 +122,11 @@ def fingerprint(root):
 @given(SECRETS)
 def test_a_url_or_a_proxy_that_holds_a_secret(secret):
     for url in ("https://user:%s@gate.example.com", "https://gate.example.com/?token=%s", "%s", "https://%s@", "ftp://x:%s@y"):
-        for make in (lambda: _verify.normal_url(url % secret), lambda: _api.Api({"url": "https://gate.example.com", "proxy": url % secret}),
-                     lambda: _api.Api({"url": url % secret})):
+        for make in (
+            lambda: _verify.normal_url(url % secret),
+            lambda: _api.Api({"url": "https://gate.example.com", "proxy": url % secret}),
+            lambda: _api.Api({"url": url % secret}),
+        ):
             try:
                 make()
             except (ValueError, _api.ApiError) as err:
