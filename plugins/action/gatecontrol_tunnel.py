@@ -7,10 +7,12 @@ from __future__ import annotations
 import time
 
 from ansible.errors import AnsibleError
+from ansible.plugins.connection import ConnectionBase
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _gate, _options, _said, _verify, _windows
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _gate, _options, _pace, _said, _verify, _windows
 from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils._gated import Gated
 
+SSH = ("ssh", "paramiko", "paramiko_ssh")
 MODULE = "gatecontrol_tunnel"
 TIMEOUT, QUICK = 3, 3  # seconds for each of the first so many attempts to connect; a host that is slow to answer has the connection's own time from then on
 KEEPALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # so that a connection to a host that died ends by itself
@@ -32,21 +34,27 @@ class ActionModule(Gated):
                 self._confirm(change, started + params["confirm_timeout"] + 60, params["interface"], result)
             return result
         arguments = {key: value for key, value in params.items() if value is not None}
-        over_ssh = self._connection.transport in ("ssh", "paramiko", "paramiko_ssh")
-        if over_ssh:
-            if params["ssh_connection"] is None:
-                # Asked without become: sudo does not pass it on.
-                done = self._low_level_execute_command("echo \"$SSH_CONNECTION\"", sudoable=False)
-                arguments["ssh_connection"] = _said.ssh_connection(done.get("stdout") or "")
+        comes_back = self._comes_back()
+        if comes_back and params["ssh_connection"] is None:
+            # Asked without become: sudo does not pass it on.
+            done = self._low_level_execute_command("echo \"$SSH_CONNECTION\"", sudoable=False)
+            arguments["ssh_connection"] = _said.ssh_connection(done.get("stdout") or "")
+        if comes_back and (arguments.get("ssh_connection") or self._connection.transport in SSH):
             arguments["arm"] = params["state"] == "up"
         result.update(self.module(MODULE, arguments, task_vars))
         change = result.pop("armed", None)
         if change and not result.get("failed"):
-            self._confirm(change, started + params["confirm_timeout"] + 60, params["interface"], result)
+            self._confirm(change, started + params["confirm_timeout"] + 60, params["interface"], result, _pace.longest(params["confirm_timeout"]))
         return result
 
-    def _confirm(self, change, end, interface, result):
-        """Come back over new connections until the unit has given its verdict."""
+    def _comes_back(self):
+        """Whether this connection can be made anew, and so shows that the host is still reached: SSH in any of its plugins, those of other collections too."""
+        transport = self._connection.transport
+        return transport in SSH or (transport != "local" and getattr(type(self._connection), "reset", None) not in (None, ConnectionBase.reset))
+
+    def _confirm(self, change, end, interface, result, longest=0):
+        """Come back over new connections until the unit has given its verdict; while the host answers, for up to `longest` seconds more."""
+        last = end + longest
         word, verdict, trouble, lost = change, None, None, 0
         kept = {name: self._connection.get_option(name) for name in ("timeout", "ssh_extra_args") if self._connection.has_option(name)}
         try:
@@ -57,6 +65,7 @@ class ActionModule(Gated):
                     # An old connection that survived would prove nothing, nor would one made before the step: that one brings only the word to confirm with.
                     self._connection.reset()
                     answer = self._ask(word) or {}
+                    end = last
                     word = answer.get("confirm", word)
                     verdict = answer if "ok" in answer else None
                 except AnsibleError as err:
@@ -71,6 +80,10 @@ class ActionModule(Gated):
             result.update(failed=True, rolled_back=None, failure={"kind": "unreachable", "status": None},
                           msg="the host did not come back after the change of %s (%s); it restores its last good config by itself, look at it over "
                               "another way" % (interface, trouble or "no verdict"))
+        elif verdict.get("unrecorded"):
+            result.update(failed=True, rolled_back=False, failure={"kind": "file", "status": None},
+                          msg="the new config of %s is in use, but the host could not record that (%s); make room there, and the agent does it by itself"
+                              % (interface, verdict["unrecorded"]))
         elif not verdict["ok"]:
             result.update(failed=True, rolled_back=True, changed=False, failure={"kind": "rolled_back", "status": None},
                           msg=_change.failed(interface, verdict))

@@ -19,6 +19,16 @@ REFUSED_WAIT = (300, 21600)  # seconds before a config that failed is tried agai
 UNREACHED = ("network", "proxy", "tls", "redirect", "protocol", "server", "options")  # errors that prove no way to the server
 SILENT_MOST = 86400  # seconds for which a rate limit is believed
 MOMENT = 3  # seconds that a beat waits for whoever else is at work on the host
+LOCAL = ("options", "settings", "textfile", "file")  # errors of the host itself, which the next beat has too
+PASSING = ("rate_limited", "config")  # errors of a beat that did its work
+
+
+def standing(state):
+    """Why the beats fail, where that is no matter of one beat; None where they do not. A config that was refused is no failure of the beat."""
+    error = state.get("error")
+    if not error or error["kind"] in PASSING or (error["kind"] not in LOCAL and state.get("failures", 0) < 2):
+        return None
+    return error["text"]
 
 
 def timestamp(seconds):

@@ -38,13 +38,17 @@ class Comparison:
         "peer_fields", "now", "proof" (see _proof)} and what show shows.
         """
         agent, wanted, drift, state = self.agent, self.wanted, self.drift, self.agent.memory()
-        running = agent.running()
+        running = None
+        try:
+            running = agent.running()
+        except _observe.MissingTool as err:
+            drift.add("tool_missing", str(err))
         answer = agent.show(state, agent.connection(running))
         answer.update(host=agent.host.facts(), tunnel=None, server={"asked": False}, peer_fields=None, now=agent.now(),
                       proof=_proof.of_host(self.store, agent.config_path, wanted.get("challenge")))
         if wanted.get("state") == "absent":
             drift.add("left", *(path + " is there" for path in agent.host.parts()))
-            if running is not None and agent.enrollment.get("interface"):  # another's tunnel is not for this to take away
+            if (running is not None or "tool_missing" in drift.codes) and agent.enrollment.get("interface"):  # another's tunnel is not for this to take away
                 drift.add("interface_left", "the interface %s is there" % agent.interface)
         else:
             self.enrollment()
@@ -151,15 +155,28 @@ class Comparison:
         if not agent.services.available():
             drift.add("service_manager", "%s does not run here" % _services.kind(self.store.root).NAME)
             return
-        units = [_observe.unit_of(agent.interface), _agent.RECOVER] + [_agent.TIMER] * agent.reports
+        units = [_observe.unit_of(agent.interface), _agent.RECOVER] + [_agent.TIMER, _agent.BEAT] * agent.reports
         seen = agent.services.show(units, ("ActiveState", "UnitFileState"))
         for unit in units:
+            if unit == _agent.BEAT:
+                continue
             if unit != _agent.RECOVER and seen[unit].get("ActiveState") != "active":
                 drift.add("unit_inactive", "%s is %s" % (agent.services.name(unit), seen[unit].get("ActiveState")))
             if seen[unit].get("UnitFileState") != "enabled":
                 drift.add("unit_disabled", "%s is not enabled at boot" % agent.services.name(unit))
+        if agent.reports:
+            self.beats(state, seen[_agent.BEAT].get("ActiveState"))
+
+    def beats(self, state, unit):
+        """Whether the timer's beats do their work; unit: what the service manager calls the state of their unit."""
+        agent, drift = self.agent, self.drift
+        why = _beat.standing(state)
+        if why:
+            drift.add("beat_failing", "the agent's beats fail: %s" % why)
+        elif unit == "failed" and not state.get("error"):
+            drift.add("beat_failing", "the agent's beats fail: %s does, `journalctl -u %s` says why" % (_agent.BEAT, _agent.BEAT))
         silent = agent.now() - state.get("last_try", 0)
-        if agent.reports and not drift and silent > 3 * agent.settings.get("heartbeat_interval", 60) + 30 and state.get("not_before", 0) < agent.now():
+        if not drift and silent > 3 * agent.settings.get("heartbeat_interval", 60) + 30 and state.get("not_before", 0) < agent.now():
             drift.add("beat_silent", "the agent has not beaten for %d s" % silent)
 
     def server(self, state):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from . import _agent, _cli, _enrollment, _services, _verify  # _cli, so that a module's payload has all that an installation is made of
+from . import _agent, _beat, _cli, _enrollment, _services, _verify  # _cli, so that a module's payload has all that an installation is made of
 from ._python import interpreter
 
 PARTS = _cli  # what is installed begins there
@@ -72,13 +72,35 @@ class Installation:
 
 
 def set_timer(agent, enabled, check_mode=False):
-    """Have the timer run and start at boot, or neither; returns whether that changes anything."""
-    seen = agent.services.show([_agent.TIMER], ("ActiveState", "UnitFileState"))[_agent.TIMER]
+    """Have the timer run and start at boot, or neither; returns whether that changes anything.
+
+    Where the timer is new, or its beats fail, one beat is made in the unit itself. Raises AgentError where that does not work.
+    """
+    units = agent.services.show([_agent.TIMER, _agent.BEAT], ("ActiveState", "UnitFileState"))
+    seen = units[_agent.TIMER]
     differs = enabled != (seen.get("ActiveState") == "active") or enabled != (seen.get("UnitFileState") == "enabled")
     if differs and not check_mode:
         for step in (agent.services.enable, agent.services.start) if enabled else (agent.services.stop, agent.services.disable):
             step(_agent.TIMER)
+    if enabled and not check_mode and (differs or units[_agent.BEAT].get("ActiveState") == "failed" or _beat.standing(agent.memory())):
+        prove_beat(agent)
     return differs
+
+
+def prove_beat(agent):
+    """One beat where the timer makes them. Raises AgentError where it fails for another reason than the server's."""
+    if agent.services.NAME != "systemd" or not agent.enrollment.get("peer_id") or agent.memory().get("not_before", 0) > agent.now():
+        return  # launchd's jobs see what this process sees; a token whose rate limit is used up has nothing to say
+    try:
+        agent.services.start(_agent.BEAT, limit=max(agent.settings.get("heartbeat_interval") or 60, 60) + 30)
+    except _services.ServiceError as err:
+        error = agent.memory().get("error")
+        if error and error["kind"] in (*_beat.PASSING, "server"):
+            return  # the unit works
+        hint = "; it sees no /tmp and no home directory of others, and reads and writes by the rights of root's own files alone: see " \
+               "docs/troubleshooting.md"
+        raise _agent.AgentError("the agent's own unit does not work, and the timer would fail like this each time: %s%s" % (
+            error["text"] if error else err, hint), "settings") from None
 
 
 def remove(agent, check_mode=False):

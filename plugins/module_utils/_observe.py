@@ -27,6 +27,10 @@ class TunnelError(Exception):
     """A step failed or is impossible. str: one sentence with the failing command's own words, never a key."""
 
 
+class MissingTool(TunnelError):
+    """A program is not installed on the host."""
+
+
 class Running:
     """What runs on an interface.
 
@@ -76,14 +80,26 @@ def command(run, argv, stdin=None):
     try:
         rc, out, err = run(argv, stdin)
     except OSError as error:
-        raise TunnelError("%s cannot be run: %s; install wireguard-tools and iproute2" % (argv[0], error.strerror or error)) from None
+        raise MissingTool("%s cannot be run: %s; install wireguard-tools and iproute2" % (argv[0], error.strerror or error)) from None
     if rc == 127:
-        raise TunnelError("%s is not installed; install wireguard-tools and iproute2" % argv[0])
+        raise MissingTool("%s is not installed; install wireguard-tools and iproute2" % argv[0])
     if rc:
         words = [line for line in (err or out).splitlines() if not line.startswith(("[#]", "[+]"))]  # wg-quick's trace
         said = re.sub(r"[A-Za-z0-9+/]{40,}=*", "(masked)", " ".join(" ".join(words).split()))
         raise TunnelError("%s failed: %s" % (" ".join(argv[2:] if argv[0] == "env" else argv), said or "exit status %d" % rc))
     return out
+
+
+def ip_json(run, argv):
+    """The list that `ip -j` writes. Raises TunnelError."""
+    out = command(run, argv)
+    try:
+        found = json.loads(out or "[]")
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise unreadable(" ".join(argv), out)
+    return found
 
 
 def dump(run, interface, root):
@@ -98,9 +114,22 @@ def dump(run, interface, root):
         if re.search("No such device|Protocol not supported|interface: (No such file|Connection refused)", str(error)):
             return None
         raise
-    lines = [line.split("\t") for line in out.splitlines()]
-    running = Running()
+    try:
+        running = _dumped([line.split("\t") for line in out.splitlines()])
+    except (IndexError, ValueError):
+        raise unreadable("wg show %s dump" % name, out) from None
     running.interface = interface
+    return running
+
+
+def unreadable(program, out):
+    """The TunnelError for output that is not what the program is known to write; no word of it is told, for it may hold keys."""
+    return TunnelError("%s wrote %s; install wireguard-tools and iproute2 as the distribution has them" % (
+        program, "what cannot be read" if out.strip() else "nothing"))
+
+
+def _dumped(lines):
+    running = Running()
     running.private_key, running.public_key = (None if value == "(none)" else value for value in lines[0][:2])
     running.listen_port, running.fwmark = int(lines[0][2]), 0 if lines[0][3] == "off" else int(lines[0][3], 0)
     for public, preshared, endpoint, allowed, handshake, received, sent, keepalive in lines[1:]:
@@ -168,7 +197,20 @@ def _look(run, interface, root, kept):
     route = next((words for words in kept or () if "route" in words), None)
     if route:
         asked.append("route show %s table main" % route[4])
-    answers = _json_values(command(run, ["ip", "-N", "-j", "-batch", "-"], "\n".join(asked) + "\n"))
+    out = command(run, ["ip", "-N", "-j", "-batch", "-"], "\n".join(asked) + "\n")
+    try:
+        link = _read_ip(running, _json_values(out))
+    except (LookupError, ValueError, TypeError, AttributeError):
+        raise unreadable("ip -j -batch", out) from None
+    running.rules[6] = ip6_rules(run)
+    if running.fwmark or any(words[0] == "nft" for words in kept or ()):
+        running.tables = _tables(run)
+    running.dns = _dns(run, root, interface, link["ifindex"])
+    return running
+
+
+def _read_ip(running, answers):
+    """Put what `ip` answered to the questions of _look into a Running; returns what it says of the link."""
     link = answers[0][0]
     running.mtu, running.up = link["mtu"], "UP" in link["flags"]
     running.addresses = {"%s/%d" % (address["local"], address["prefixlen"]) for address in link["addr_info"]}
@@ -179,13 +221,11 @@ def _look(run, interface, root, kept):
             default = "::/0" if family == 6 else "0.0.0.0/0"
             network = default if route["dst"] == "default" else str(ipaddress.ip_network(route["dst"]))
             running.routes.add((network, int(route.get("table", MAIN))))
-    running.rules = {4: answers[2], 6: ip6_rules(run)}
+    running.rules = {4: answers[2], 6: []}
     if len(answers) > 3 and answers[3]:
         running.kept = " ".join("%s %s" % (word, answers[3][0][key]) for word, key in (("via", "gateway"), ("dev", "dev")) if key in answers[3][0])
-    if running.fwmark or any(words[0] == "nft" for words in kept or ()):
-        running.tables = _tables(run)
-    running.dns = _dns(run, root, interface, link["ifindex"])
-    return running
+    int(link["ifindex"])
+    return link
 
 
 def _tables(run):
@@ -199,7 +239,10 @@ def _tables(run):
 def ifconfig(run, name):
     """(MTU, whether it is up, {"address/prefix"}) of an interface on macOS."""
     out = command(run, ["ifconfig", name])
-    flags, mtu = re.search(r"flags=\w+<([^>]*)>.* mtu (\d+)", out).groups()
+    found = re.search(r"flags=\w+<([^>]*)>.* mtu (\d+)", out)
+    if not found:
+        raise unreadable("ifconfig %s" % name, out)
+    flags, mtu = found.groups()
     found = re.findall(r"\binet (\S+)(?: --> \S+)? netmask (0x[0-9a-f]+)", out)
     addresses = {"%s/%d" % (address, bin(int(mask, 16)).count("1")) for address, mask in found}
     addresses |= {"%s/%s" % found for found in re.findall(r"\binet6 ([0-9a-f:.]+)(?:%\S+)?(?: --> \S+)? prefixlen (\d+)", out)}

@@ -10,7 +10,6 @@ This module util is PRIVATE to the collection; it may change without notice.
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
 
@@ -27,14 +26,17 @@ def _ends(ssh_connection):
     words = (ssh_connection or "").split()
     if len(words) != 4:
         return None
-    client, own = (ipaddress.ip_address(re.sub("^::ffff:(?=[0-9.]+$)", "", word.split("%")[0])) for word in (words[0], words[2]))
+    try:
+        client, own = (ipaddress.ip_address(re.sub("^::ffff:(?=[0-9.]+$)", "", word.split("%")[0])) for word in (words[0], words[2]))
+    except ValueError:
+        return None  # "UNKNOWN": sshd on something that is no network, such as a socket of Unix, vsock or a pipe
     return None if client.is_loopback or client.is_link_local or client.version != own.version else (client, own)
 
 
 def _way(run, client, own):
     """The route to the controller as `ip -j` tells it; None where there is none, as when the host has lost the address of a connection of before."""
     try:
-        return json.loads(_observe.command(run, ["ip", "-%d" % client.version, "-j", "route", "get", str(client), "from", str(own)]))[0]
+        return (_observe.ip_json(run, ["ip", "-%d" % client.version, "-j", "route", "get", str(client), "from", str(own)]) or [None])[0]
     except _observe.TunnelError:
         return None
 

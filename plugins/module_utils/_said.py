@@ -47,7 +47,7 @@ HOST = record({
     "needs": listing(KIND, 20), "obstacles": listing(text(), 20)}, ("system", "distribution", "like", "service_manager", "fingerprint", "hostname"))
 SERVER = record({
     "asked": flag, "updated": flag, "last_check": WHEN, "not_before": WHEN, "error": lambda value: dict(failure(value), **record({"text": text()})(value))})
-VERDICT = {"id": CHANGE, "ok": flag, "reason": optional(text()), "action": optional(KIND), "reasons": REASONS, "ended": WHEN}
+VERDICT = {"id": CHANGE, "ok": flag, "reason": optional(text()), "action": optional(KIND), "reasons": REASONS, "ended": WHEN, "unrecorded": optional(text())}
 
 VERIFY = {
     "version": RELEASE, "in_sync": flag, "drift": listing(text(), 100), "codes": listing(KIND, 100), "enrolled": flag,

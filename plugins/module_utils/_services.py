@@ -59,7 +59,7 @@ class Systemd:
         """{unit: {property: value}} of all units, in one call. A unit that does not exist has LoadState "not-found"."""
         out = self._systemctl("show", "--property=" + ",".join(properties), "--", *units)
         answers = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in out.strip("\n").split("\n\n")]
-        return dict(zip(units, answers))
+        return {unit: answers[at] if at < len(answers) else {} for at, unit in enumerate(units)}
 
     def stopping(self):
         """Whether the machine is going down."""

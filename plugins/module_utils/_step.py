@@ -9,7 +9,7 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
 
@@ -23,7 +23,8 @@ def _stop(run, services, store, interface, running):
     try:
         services.stop(_observe.unit_of(interface))
     except _services.ServiceError:
-        if _observe.dump(run, interface, store.root) is not None:
+        unit = _observe.unit_of(interface)
+        if _observe.dump(run, interface, store.root) is not None and services.show([unit], ["LoadState"])[unit].get("LoadState") != "not-found":
             raise
     if _services.system(store.root) == "macos":
         bring_down(run, store, interface)
@@ -35,7 +36,7 @@ def _stop(run, services, store, interface, running):
             _observe.command(run, ["ip", "link", "delete", "dev", interface])
     mark = _plan.live_mark(running) if running else 0
     for family in (4, 6) if mark else ():
-        rules = json.loads(_observe.command(run, ["ip", "-4", "-N", "-j", "rule", "show"])) if family == 4 else _observe.ip6_rules(run)
+        rules = _observe.ip_json(run, ["ip", "-4", "-N", "-j", "rule", "show"]) if family == 4 else _observe.ip6_rules(run)
         others = [rule for rule in rules if "not" in rule and "fwmark" in rule and not _plan.is_mark_rule(rule, mark)]
         for rule in rules:
             if _plan.is_mark_rule(rule, mark) or (_plan.is_suppress_rule(rule) and not others):
@@ -159,13 +160,24 @@ def _verify(run, store, interface, config, kept):
 
 
 def remove(run, services, store, interface):
-    """Take the tunnel, its start at boot, its config and its kept path away; True if there was any of it."""
-    unit = _observe.unit_of(interface)
-    running = _observe.observe(run, interface, store.root)
+    """Take the tunnel, its start at boot, its config and its kept path away; True if there was any of it.
+
+    Where its programs are gone, so much of it is taken away as goes without them.
+    """
+    unit, bare = _observe.unit_of(interface), False
+    try:
+        running = _observe.observe(run, interface, store.root)
+    except _observe.MissingTool:
+        running, bare = _observe.Running() if _observe.present(store.root, interface) else None, True
     state = services.show([unit], ["ActiveState", "UnitFileState"])[unit]
     there = running is not None or state.get("ActiveState") in ("active", "activating", "failed")
-    if there:
+    if there and bare:
+        with contextlib.suppress(_services.ServiceError):
+            services.stop(unit)
+        run(["ip", "link", "delete", "dev", interface], None)
+    elif there:
         _stop(run, services, store, interface, running)
+    if there:
         services.reset_failed(unit)
     enabled = state.get("UnitFileState") == "enabled"
     if enabled:

@@ -122,12 +122,17 @@ def take_away(module, agent, unit, absent, beats):
     """With the host to this module alone."""
     interface = agent.interface
     enabled = agent.services.available() and agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
-    running, path = agent.running(), _observe.config_path(agent.store, interface)
+    try:
+        running, path = agent.running(), _observe.config_path(agent.store, interface)
+    except _observe.MissingTool:  # a host whose packages are gone is to be left too
+        running, path = _observe.Running(), _observe.config_path(agent.store, interface)
     there = running is not None or enabled or (absent and _enrollment.read_text(path) is not None)
     changed = beats or there
     if changed and not module.check_mode:
         if absent:
             _step.remove(agent.run, agent.services, agent.store, interface)
+            if _observe.present(agent.store.root, interface):
+                module.warn("%s still runs, since the programs that take it away are gone; it goes with the next boot" % interface)
         else:
             _step.apply(agent.run, agent.services, agent.store, interface, _plan.plan(None, running), None)
             agent.services.disable(unit)
