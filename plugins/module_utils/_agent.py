@@ -92,14 +92,9 @@ class Agent:
             self._way = _way.Way(self.run, self.store, self.interface, beside, kept)
         return self._way
 
-    @property
-    def foreign(self):
-        """Whether this stands for a peer that is not this host's own, whose memory it must not touch."""
-        return (self.store.load("enrollment") or self.enrollment).get("peer_id") != self.enrollment.get("peer_id")
-
     def memory(self):
         """What the last beat left behind; what is damaged counts as forgotten."""
-        known = {} if self.foreign else self.store.load("state") or {}
+        known = self.store.load("state") or {}
         return {key: known[key] for key, shape in MEMORY.items() if sound(known.get(key), shape)}
 
     @property
@@ -184,8 +179,7 @@ class Agent:
                 if found == "interrupted":
                     _change.recover(self.run, self.services, self.store, live=True, accept=self.accept, sleep=self.sleep, clock=self.clock)
                 if found != "starting":
-                    if not self.foreign:  # it may have been written by whoever was waited for
-                        self.enrollment = self.store.load("enrollment") or {}
+                    self.enrollment = self.store.load("enrollment") or {}  # as whoever was waited for has left it
                     yield
                     return
             if self.clock() >= end:

@@ -112,9 +112,8 @@ def remember(agent, state):
     """Keep what a beat found; not while a change is under way, whose own beat is kept. Raises OSError."""
     try:
         with agent.lock(limit=MOMENT):
-            if not agent.foreign:
-                noted = agent.memory().get("last_check", 0)  # by a play, meanwhile
-                agent.store.save("state", dict(state, last_check=max(noted, state.get("last_check", 0)) or None))
+            noted = agent.memory().get("last_check", 0)  # by a play, meanwhile
+            agent.store.save("state", dict(state, last_check=max(noted, state.get("last_check", 0)) or None))
     except _lock.Busy:
         pass
 

@@ -91,7 +91,7 @@ def _kept_open(run, config, interface, root):
     if _enrollment.read_text(path) == text or _works(run, ["nft", "-c", "-f", "-"], text):
         return [["nft", "-f", path]] + [["ip", "-%d" % family, "rule", "add", "fwmark", MARK, "lookup", "main"] for family in families]
     kept = []
-    for link in json.loads(_observe.command(run, ["ip", "-j", "address", "show", "scope", "global"]) or "[]"):
+    for link in _observe.ip_json(run, ["ip", "-j", "address", "show", "scope", "global"]):
         for address in link.get("addr_info", ()) if link.get("ifname") != interface else ():
             family = 6 if ":" in address["local"] else 4
             if family in families and not address.get("temporary"):
@@ -144,7 +144,7 @@ def reachability(run, config, interface, ssh_connection, root="/"):
 def _beside(run, client, interface, narrow):
     """The command for a route to the controller beside the tunnel; None where a nearer route leads there anyway, or none at all."""
     option = "-%d" % client.version
-    found = json.loads(_observe.command(run, ["ip", option, "-N", "-j", "route", "show", "match", str(client), "table", "main"]) or "[]")
+    found = _observe.ip_json(run, ["ip", option, "-N", "-j", "route", "show", "match", str(client), "table", "main"])
     lengths = [(0 if route["dst"] == "default" else ipaddress.ip_network(route["dst"]).prefixlen, -route.get("metric", 0), number)
                for number, route in enumerate(found) if route.get("dev") not in (None, interface)]
     lengths = [entry for entry in lengths if entry[0] < client.max_prefixlen]  # the route to it alone is what is asked for

@@ -6,6 +6,7 @@ import shlex
 import types
 
 import pytest
+from ansible.plugins.connection import ConnectionBase
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_tunnel as action_module
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify
 
@@ -154,8 +155,30 @@ def test_the_connection_is_as_it_was_even_if_something_unforeseen_happens(script
 def test_over_another_connection_the_module_decides_alone(script, clock, transport):
     connection = Connection(script(line(GOOD)), transport=transport)
     asked, result = change(connection, armed=None)
-    assert asked.sent[0][1]["arm"] is False and "ssh_connection" not in asked.sent[0][1]
-    assert connection.commands == [] and connection.resets == 0 and result["changed"]
+    assert asked.sent[0][1]["arm"] is False and not asked.sent[0][1].get("ssh_connection")
+    assert ours(connection) == [] and connection.resets == 0 and result["changed"]
+
+
+@pytest.mark.parametrize("seen, armed", [("192.0.2.9 50022 198.51.100.1 22", True), ("UNKNOWN 65535 UNKNOWN 65535", False), ("", False)])
+def test_any_plugin_whose_connection_can_be_made_anew_confirms(script, clock, monkeypatch, seen, armed):
+    monkeypatch.setenv("SSH_CONNECTION", seen)
+    connection = Connection(script(line(GOOD)), transport="ansible.netcommon.libssh")
+    asked, result = change(connection, armed="7" if armed else None)
+    assert asked.sent[0][1]["arm"] is armed and asked.sent[0][1]["ssh_connection"] == (seen if armed else "")
+    assert (connection.resets > 0) is armed and not result.get("failed")
+
+
+def test_a_connection_that_cannot_be_made_anew_proves_nothing(script, clock, monkeypatch):
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.9 50022 198.51.100.1 22")
+    monkeypatch.setattr(Connection, "reset", ConnectionBase.reset)
+    asked, _result = change(Connection(script(line(GOOD)), transport="odd"), armed=None)
+    assert asked.sent[0][1]["arm"] is False
+
+
+def test_a_change_that_could_not_be_recorded_is_told(script, clock):
+    connection = Connection(script(line(dict(GOOD, unrecorded="/etc/gatecontrol/issued.conf: No space left on device"))))
+    _asked, result = change(connection)
+    assert result["failed"] and "is in use" in result["msg"] and "No space left on device" in result["msg"] and result["failure"]["kind"] == "file"
 
 
 @pytest.mark.parametrize("armed,args", [(None, {}), (None, {"state": "absent"}), (None, {"state": "down"})])
