@@ -44,7 +44,8 @@ class ActionModule(Gated):
         result.update(self.module(MODULE, arguments, task_vars))
         change = result.pop("armed", None)
         if change and not result.get("failed"):
-            self._confirm(change, started + params["confirm_timeout"] + 60, params["interface"], result, _pace.longest(params["confirm_timeout"]))
+            self._confirm(change, started + params["confirm_timeout"] + 60, params["interface"], result,
+                          started + _pace.longest(params["confirm_timeout"]))
         return result
 
     def _comes_back(self):
@@ -52,9 +53,8 @@ class ActionModule(Gated):
         transport = self._connection.transport
         return transport in SSH or (transport != "local" and getattr(type(self._connection), "reset", None) not in (None, ConnectionBase.reset))
 
-    def _confirm(self, change, end, interface, result, longest=0):
-        """Come back over new connections until the unit has given its verdict; while the host answers, for up to `longest` seconds more."""
-        last = end + longest
+    def _confirm(self, change, end, interface, result, last=0):
+        """Come back over new connections until the unit has given its verdict; a host that answers is waited for until `last`."""
         word, verdict, trouble, lost = change, None, None, 0
         kept = {name: self._connection.get_option(name) for name in ("timeout", "ssh_extra_args") if self._connection.has_option(name)}
         try:
@@ -65,7 +65,7 @@ class ActionModule(Gated):
                     # An old connection that survived would prove nothing, nor would one made before the step: that one brings only the word to confirm with.
                     self._connection.reset()
                     answer = self._ask(word) or {}
-                    end = last
+                    end = max(end, last)
                     word = answer.get("confirm", word)
                     verdict = answer if "ok" in answer else None
                 except AnsibleError as err:
