@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's clock against its own record: whether it went back, how that is told, and how it is set forward again at boot.
+"""The host's clock against its own record: whether it went back, how that is told, and how it is set forward at boot.
 
-A clock in the past stops a tunnel: certificates are not valid yet, the server refuses handshakes older than the last one it saw, and time servers may
-lie behind the tunnel. The record is the last time at which the server answered, so it is a time that has passed.
+A clock in the past stops a tunnel: certificates are not valid yet, the server refuses handshakes older than the last
+one it saw, and time servers may lie behind the tunnel. The record is the last time at which the server answered, so it is a
+time that has passed.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
@@ -65,8 +66,8 @@ def server_time(header: str | None) -> float | None:
 def noted(state: dict, now: float, server: float | None) -> float:
     """The new record once the server has answered at `now`; server: what it says the time is, None where it does not.
 
-    It only grows, but for a record that the server's time shows to be wrong, as after a clock that was in the future. A clock that the server
-    contradicts by more than a day is not recorded.
+    It only grows, but for a record that the server's time shows to be wrong, as after a clock that was in the future. A
+    clock that the server contradicts by more than a day is not recorded.
     """
     known, truth = recorded(state), now if server is None else server
     if server is not None and known > server + DAY:
@@ -75,7 +76,8 @@ def noted(state: dict, now: float, server: float | None) -> float:
 
 
 def set_forward(state: dict, now: float | None = None, set_time=None) -> str | None:
-    """Set a clock that is behind the record to the record, never back; what was done, None where nothing was to do or it is not allowed here.
+    """Set a clock that is behind the record to the record, never back; what was done, None where nothing was to do or
+    it is not allowed here.
 
     set_time: as time.clock_settime with CLOCK_REALTIME, which needs CAP_SYS_TIME; a container has it not.
     """

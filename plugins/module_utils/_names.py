@@ -25,9 +25,11 @@ AGAIN = 1.0    # seconds before a question is sent once more, as a datagram may 
 OTHER = 0.3    # seconds in which the other family's answer may follow the first one
 A, CNAME, AAAA = 1, 5, 28
 
-# What the host's managers of names say in public of the servers they know: files, and folders with one file for each interface.
-LISTS = ("etc/resolv.conf", "etc/resolv.conf.bak", "run/systemd/resolve/resolv.conf", "run/NetworkManager/resolv.conf", "run/NetworkManager/no-stub-resolv.conf")
-RECORDS = ("run/resolvconf/interfaces", "run/resolvconf/keys", "run/resolvconf/interface")  # openresolv of two ages, Debian's resolvconf
+# What the host's managers of names say in public of the servers they know: files (openresolv keeps what it replaced as
+# a .bak), and folders with one file for each interface (openresolv of two ages, Debian's resolvconf).
+LISTS = ("etc/resolv.conf", "etc/resolv.conf.bak", "run/systemd/resolve/resolv.conf", "run/NetworkManager/resolv.conf",
+         "run/NetworkManager/no-stub-resolv.conf")
+RECORDS = ("run/resolvconf/interfaces", "run/resolvconf/keys", "run/resolvconf/interface")
 
 Prepare = Callable[[socket.socket, str], None]
 
@@ -44,21 +46,23 @@ def is_address(text: str) -> bool:
 def servers(root: str, interface: str, inside: Iterable[str] = ()) -> list[str]:
     """The resolvers that the host has beside its tunnel, at most MOST_SERVERS.
 
-    inside: the tunnel's own servers; they are left out but for public ones, which are the same from everywhere. Those on this machine are left out
-    too: the system has asked them already.
+    inside: the tunnel's own servers; they are left out but for public ones, which are the same from everywhere. Those
+    on this machine are left out too: the system has asked them already.
     """
     texts = [_start_of(os.path.join(root, path)) for path in LISTS]
     for folder in RECORDS:
         with contextlib.suppress(OSError):
-            texts += [_start_of(os.path.join(root, folder, name)) for name in sorted(os.listdir(os.path.join(root, folder)))
-                      if name != interface and not name.endswith("." + interface)]
+            names = sorted(os.listdir(os.path.join(root, folder)))
+            others = [name for name in names if name != interface and not name.endswith("." + interface)]
+            texts += [_start_of(os.path.join(root, folder, name)) for name in others]
     found: dict[str, None] = {}
     for line in "\n".join(texts).splitlines():
         words = line.split()
         if len(words) < 2 or words[0] != "nameserver" or not is_address(words[1].split("%")[0]):
             continue
         address = ipaddress.ip_address(words[1].split("%")[0])
-        if not (address.is_loopback or address.is_link_local or address.is_unspecified) and (str(address) not in inside or address.is_global):
+        near = address.is_loopback or address.is_link_local or address.is_unspecified
+        if not near and (str(address) not in inside or address.is_global):
             found[str(address)] = None
     return list(found)[:MOST_SERVERS]
 
@@ -104,12 +108,14 @@ def _name(data: bytes, at: int) -> tuple[bytes, int]:
 
 
 def answered(data: bytes, asked: bytes) -> tuple[bool, list[str]]:
-    """(whether the answer was cut off, the addresses it names) of the answer to a query. Raises ValueError where it is none to it."""
+    """(whether the answer was cut off, the addresses it names) of the answer to a query. Raises ValueError where it is
+    none to it."""
     try:
         number, flags, questions, count = struct.unpack("!HHHH", data[:8])
         name, at = _name(data, 12)
         wanted, end = _name(asked, 12)
-        if (number, name, data[at:at + 4]) != (*struct.unpack("!H", asked[:2]), wanted, asked[end:end + 4]) or questions != 1 or not flags & 0x8000:
+        ours = (*struct.unpack("!H", asked[:2]), wanted, asked[end:end + 4])
+        if (number, name, data[at:at + 4]) != ours or questions != 1 or not flags & 0x8000:
             raise ValueError("no answer to this question")
         kind, at, records = struct.unpack("!H", asked[end:end + 2])[0], at + 4, []
         for _record in range(min(count, MOST_RECORDS) if not flags & 0x0200 else 0):
@@ -127,8 +133,8 @@ def answered(data: bytes, asked: bytes) -> tuple[bool, list[str]]:
     for _step in records:  # aliases may stand in any order
         names |= {value for owner, sort, value in records if sort == CNAME and owner in names}
     length = 4 if kind == A else 16
-    found = [str(ipaddress.ip_address(value)) for owner, sort, value in records if sort == kind and owner in names and len(value) == length]
-    return bool(flags & 0x0200), found[:MOST_ADDRESSES]
+    values = [value for owner, sort, value in records if sort == kind and owner in names and len(value) == length]
+    return bool(flags & 0x0200), [str(ipaddress.ip_address(value)) for value in values[:MOST_ADDRESSES]]
 
 
 class _Asked:
@@ -156,7 +162,7 @@ class _Asked:
         return opened
 
     def receive(self, seconds: float) -> list[str]:
-        """The addresses that were answered; the rest of a long answer is fetched over TCP. Raises OSError, ValueError."""
+        """The addresses that were answered; a long answer is fetched over TCP. Raises OSError, ValueError."""
         cut, found = answered(self.socket.recv(4096), self.query)
         return self._over_tcp(seconds) if cut else found
 
@@ -177,7 +183,7 @@ class _Asked:
 
 
 def ask(host: str, resolvers: Iterable[str], seconds: float, prepare: Prepare, port: int = PORT) -> list[str]:
-    """The addresses that resolvers have for a name, all of them asked at once; an empty list where none answers within `seconds`.
+    """The addresses that resolvers have for a name, all asked at once; empty where none answers within `seconds`.
 
     prepare(socket, address) makes a socket leave as it should, and raises OSError where it cannot; IPv4 stands first.
     """

@@ -60,7 +60,8 @@ def runs_through(run, interface, ssh_connection, root="/"):
 
 def _table(interface):
     """The text of BESIDE. A connection that came in beside the tunnel, to an address of this host, is marked, and with it its answers: those of the
-    host itself, and those of a container behind a published port. What the host begins, what it forwards for others and what carries a mark or
+    host itself, and those of a container behind a published port. So is what the agent itself begins beside a dead tunnel (see _way), which it
+    marks at its socket. What else the host begins, what it forwards for others and what carries a mark or
     belongs to a connection of somebody else's mark is left alone. The packets that come in are marked too, for the reverse path filter.
     """
     return """\
@@ -75,6 +76,7 @@ table inet gatecontrol-{0} {{
 	}}
 	chain answering {{
 		type route hook output priority -151; policy accept;
+		meta mark {1} ct mark 0 ct mark set {1}
 		ct mark {1} meta mark 0 meta mark set {1}
 	}}
 }}

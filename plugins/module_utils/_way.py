@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How the agent's and the modules' own requests reach the server where the host's tunnel is dead.
 
-The normal route comes first: a server may be reachable through its tunnel only, and while that lives nothing leaves beside it. What is not connected in
-a share of the time is tried beside the tunnel, as the tunnel's own packets go: with its firewall mark, else bound to the device of a route that the
-tunnel does not have. The tunnel's state is not asked for, since a tunnel that died a moment ago looks like one that lives for three minutes. Other
-programs' packets are not touched.
+The normal route comes first: a server may be reachable through its tunnel only, and while that lives nothing leaves
+beside it. What is not connected in a share of the time is tried beside the tunnel, as the tunnel's own packets go: with
+its firewall mark, else bound to the device of a route that the tunnel does not have. The tunnel's state is not asked
+for, since a tunnel that died a moment ago looks alive for three minutes. Other programs' packets are not touched.
 
 `run`, `store` as _observe takes them.
 
@@ -25,9 +25,9 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
-from . import _line, _names, _observe, _services
+from . import _line, _names, _observe, _reach, _services
 
-SHARE, PATIENCE = 0.4, 5.0  # of the time left, and in seconds at most: what the normal route gets where there is another
+SHARE, PATIENCE = 0.4, 5.0  # of the time left, and seconds at most, for the normal route where there is another
 NAMES = 3.0    # seconds that the resolvers beside the tunnel get
 STAGGER = 0.3  # seconds after which the next address is tried beside the one before
 MOST = 6       # addresses that are tried, and kept
@@ -42,10 +42,13 @@ Prepare = Callable[[socket.socket, str], None]
 class Way:
     """The way of one process's requests. dial(host, port, deadline) is what _http.HttpTransport takes.
 
-    beside: whether the tunnel may be gone round; kept: what reached() gave before. went_beside: whether the last connection leaves beside the tunnel.
+    beside: whether the tunnel may be gone round; kept: what reached() gave before. went_beside: whether the last
+    connection leaves beside the tunnel.
     """
 
-    def __init__(self, run, store, interface: str, beside: bool = True, kept: dict | None = None, clock=time.monotonic) -> None:
+    def __init__(
+        self, run, store, interface: str, beside: bool = True, kept: dict | None = None, clock=time.monotonic
+    ) -> None:
         self.run, self.store, self.interface, self.beside, self.clock = run, store, interface, beside, clock
         self.kept, self.went_beside = kept or {}, False
         self._mark: int | None = None
@@ -53,7 +56,8 @@ class Way:
         self._reached: dict | None = None
 
     def reached(self) -> dict | None:
-        """{"host": str, "addresses": the one that was connected last, then what else the name had, parted by blanks}; None where nothing was."""
+        """{"host": str, "addresses": str}: the address that was connected last, then what else the name had, parted by
+        blanks; None where nothing was connected."""
         return self._reached
 
     def dial(self, host: str, port: int, deadline: float) -> socket.socket:
@@ -77,17 +81,18 @@ class Way:
         except OSError as err:
             if failed is None:
                 raise
-            raise OSError("%s, and beside the tunnel %s: %s" % (_words(failed), self.interface, _words(err)) if tunnel else _words(failed)) from None
+            beside = ", and beside the tunnel %s: %s" % (self.interface, _words(err)) if tunnel else ""
+            raise OSError(_words(failed) + beside) from None
         raise failed
 
     def addresses(self, host: str, deadline: float) -> list[str]:
-        """The addresses of a name, from the system, else from the resolvers that the host has beside its tunnel; empty where nobody knows it."""
+        """The addresses of a name, from the system, else from resolvers beside the tunnel; empty where nobody knows it."""
         with contextlib.suppress(OSError):
             return known(host, self.clock() + min(PATIENCE, (deadline - self.clock()) * SHARE))
         return self._asked(host, deadline) if self.beside else []
 
     def prepare(self, opened: socket.socket, address: str) -> None:
-        """Make a socket that is not connected yet leave beside the tunnel. Raises OSError where there is no such way."""
+        """Make a socket that is not connected yet leave beside the tunnel. Raises OSError where no way leads there."""
         if address not in self._ways:
             self._ways[address] = self._way(address)
         means, value = self._ways[address]
@@ -118,13 +123,14 @@ class Way:
     def _connected(self, host: str, connected: socket.socket, addresses: Iterable[str]) -> socket.socket:
         if not _names.is_address(host):
             peer = connected.getpeername()[0].split("%")[0]
-            self.kept = self._reached = {"host": host, "addresses": " ".join(list(dict.fromkeys([peer, *addresses]))[:MOST])}
+            ordered = list(dict.fromkeys([peer, *addresses]))[:MOST]
+            self.kept = self._reached = {"host": host, "addresses": " ".join(ordered)}
         return connected
 
     # -- beside the tunnel
 
     def _beside(self, host: str, port: int, found: list[str], others: list[str], deadline: float) -> socket.socket:
-        """What the name is now comes first; what it was when the server answered last is tried where that does not help."""
+        """What the name is now comes first, what it was when the server answered last where that does not help."""
         if self.went_beside and others:  # a moment ago
             found = others
         elif not _names.is_address(host):
@@ -134,32 +140,36 @@ class Way:
         others = [address for address in others if address not in found]
         failed = OSError("the name %s was not resolved" % host)
         if found:
-            left = deadline - self.clock()
+            end = self.clock() + (deadline - self.clock()) * (0.6 if others else 1)
             try:
-                connected = self._connected(host, race(found, port, self.clock() + left * (0.6 if others else 1), self.prepare, self.clock), found)
-                self.went_beside = True
-                return connected
+                return self._out(host, port, found, end)
             except OSError as err:
                 failed = err
         if not others:
             raise failed
-        connected = self._connected(host, race(others, port, deadline, self.prepare, self.clock), others)
+        return self._out(host, port, others, deadline)
+
+    def _out(self, host: str, port: int, addresses: list[str], deadline: float) -> socket.socket:
+        connected = self._connected(host, race(addresses, port, deadline, self.prepare, self.clock), addresses)
         self.went_beside = True
         return connected
 
     def _way(self, address: str) -> tuple[str, object]:
-        """(means, its value) that lead to an address beside the tunnel: mark, device, bound, or plain where the tunnel does not capture it."""
+        """(means, its value) that lead to an address beside the tunnel: mark, device, bound, or plain where the tunnel
+        does not capture it."""
         if _services.system(self.store.root) == "macos":
             return self._way_on_mac(address)
-        mark = self._fwmark()
         words = ["ip", "-6" if ":" in address else "-4", "-j", "route", "get", address]
-        if mark and self._leads_out(words + ["mark", str(mark)]):
-            return "mark", mark
+        # The mark of what came in beside the tunnel is better, where there is its rule: answers pass a strict rp_filter then.
+        for mark in (int(_reach.MARK, 0), self._fwmark()) if self._fwmark() else ():
+            if self._leads_out(words + ["mark", str(mark)]):
+                return "mark", mark
         return ("plain", None) if self._leads_out(words) else self._device(address)
 
     def _leads_out(self, words: list[str]) -> bool:
         try:
-            return all(route.get("dev") not in (None, self.interface) for route in _routes(_observe.command(self.run, words)) or [{}])
+            routes = _routes(_observe.command(self.run, words))
+            return bool(routes) and all(route.get("dev") not in (None, self.interface) for route in routes)
         except _observe.TunnelError:
             return False
 
@@ -193,7 +203,7 @@ class Way:
 
 
 def resolver(run, store, interface: str, seconds: float = 8.0):
-    """resolve(host) -> list of addresses, for the endpoints of a tunnel; all of its questions together take `seconds` at most."""
+    """resolve(host) -> list of addresses, for a tunnel's endpoints; all questions together take `seconds` at most."""
     way = Way(run, store, interface, (store.load("settings") or {}).get("beside_tunnel") is not False)
     deadline = time.monotonic() + seconds
     return lambda host: way.addresses(host, deadline)
@@ -207,11 +217,11 @@ def known(host: str, deadline: float) -> list[str]:
 def allowed(options: dict) -> bool:
     """Whether requests with these connection options may leave beside the tunnel, or go to an address that was kept.
 
-    Only what no wire can read or answer in the server's place: HTTPS with its certificate checked, and no proxy that is sent a password.
+    Only what no wire can read or answer in the server's place: HTTPS with its certificate checked, and no proxy that is
+    sent a password.
     """
-    proxy = options.get("proxy") or ""
-    return options.get("beside_tunnel") is not False and options.get("validate_certs") is not False and "@" not in proxy and (
-        (options.get("url") or "").lower().startswith("https://"))
+    secure = (options.get("url") or "").lower().startswith("https://") and options.get("validate_certs") is not False
+    return secure and options.get("beside_tunnel") is not False and "@" not in (options.get("proxy") or "")
 
 
 def _words(error: OSError) -> str:
@@ -228,7 +238,8 @@ def _routes(text: str) -> list[dict]:
 
 
 def device_beside(routes: Iterable[dict], interface: str) -> str | None:
-    """The device of the best of the routes that lead to an address (`ip -N -j route show match`) and not into an interface; None where there is none."""
+    """The device of the best of the routes to an address (`ip -N -j route show match`) that do not lead into an
+    interface; None where there is none."""
     def length(route: dict) -> int:
         try:
             return ipaddress.ip_network(route.get("dst", "default")).prefixlen
@@ -242,13 +253,17 @@ def device_beside(routes: Iterable[dict], interface: str) -> str | None:
     def metric(route: dict) -> int:
         return route["metric"] if isinstance(route.get("metric"), int) else 0
 
-    usable = [route for route in routes if route.get("type", "unicast") in ("unicast", "1") and isinstance(device(route), str) and device(route) != interface]
+    usable = [route for route in routes if route.get("type", "unicast") in ("unicast", "1")]
+    usable = [route for route in usable if isinstance(device(route), str) and device(route) != interface]
     best = min(usable, key=lambda route: (-length(route), metric(route)), default=None)
     return device(best) if best else None
 
 
-def race(addresses: Iterable[str], port: int, deadline: float, prepare: Prepare | None = None, clock=time.monotonic) -> socket.socket:
-    """Connect to the first of several addresses that answers, each begun STAGGER after the one before or when that failed (as RFC 8305 has it).
+def race(
+    addresses: Iterable[str], port: int, deadline: float, prepare: Prepare | None = None, clock=time.monotonic
+) -> socket.socket:
+    """Connect to the first of several addresses that answers, each begun STAGGER after the one before or when that
+    failed (as RFC 8305 has it).
 
     prepare(socket, address) is called before. The socket's timeout is what is left until the deadline. Raises OSError.
     """
@@ -280,7 +295,8 @@ def race(addresses: Iterable[str], port: int, deadline: float, prepare: Prepare 
 
 
 def _begun(address: str, port: int, prepare: Prepare | None) -> socket.socket:
-    family, kind, protocol, _name, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    family, kind, protocol, _name, target = found[0]
     opened = socket.socket(family, kind, protocol)
     try:
         opened.setblocking(False)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a beat does where the tunnel is dead or the clock wrong: endpoints follow names, and every time is told as what it is."""
+"""What a beat does where the tunnel is dead or the clock wrong: endpoints follow names, and times are told as they are."""
 
 from __future__ import annotations
 
@@ -50,7 +50,12 @@ def test_a_dead_endpoint_follows_its_name_and_a_living_one_is_left_alone(watched
     assert not wg_sets(watched), "what proves a change moves nothing"
     shown = watched.beat()
     (told,) = wg_sets(watched)
-    assert told[2] == "wg0" and told[-2:] == ["endpoint", "203.0.113.9:51820"] and endpoint(watched) == "203.0.113.9:51820" and shown["error"] is None
+    assert (
+        told[2] == "wg0"
+        and told[-2:] == ["endpoint", "203.0.113.9:51820"]
+        and endpoint(watched) == "203.0.113.9:51820"
+        and shown["error"] is None
+    )
     watched.beat()
     assert len(wg_sets(watched)) == 1, "it is there already"
     watched.names.clear()
@@ -59,7 +64,11 @@ def test_a_dead_endpoint_follows_its_name_and_a_living_one_is_left_alone(watched
 
 def test_an_endpoint_that_cannot_be_moved_is_an_error_and_the_beat_goes_on(watched):
     run = watched.run
-    watched.run = lambda argv, stdin=None: (1, "", "Unable to modify interface: Operation not permitted") if argv[:2] == ["wg", "set"] else run(argv, stdin)
+    watched.run = lambda argv, stdin=None: (
+        (1, "", "Unable to modify interface: Operation not permitted")
+        if argv[:2] == ["wg", "set"]
+        else run(argv, stdin)
+    )
     watched.names[NAME] = ["203.0.113.9"]
     watched.silence()
     watched.pass_by(200, handshake=False)
@@ -84,7 +93,9 @@ def test_a_request_that_left_beside_the_tunnel_moves_the_endpoint_at_once(watche
 
 def test_what_proves_a_tunnel_goes_through_it(gate, host, monkeypatch):
     asked = []
-    monkeypatch.setattr(_way.Way, "dial", lambda *words: asked.append(words) or (_ for _ in ()).throw(OSError("beside")))
+    monkeypatch.setattr(
+        _way.Way, "dial", lambda *words: asked.append(words) or (_ for _ in ()).throw(OSError("beside"))
+    )
     assert host.agent().prove() is None and not asked and gate.calls() == ["heartbeat"]
     assert host.beat()["error"]["kind"] == "network" and asked
 
@@ -112,7 +123,11 @@ def test_a_clock_that_went_back_is_told_by_name_and_size(gate, host, monkeypatch
     shown = host.beat()
     words = "the clock is 217 days behind this host's own last record"
     assert shown["error"]["kind"] == "network" and shown["error"]["text"].endswith("; %s: set it" % words)
-    assert 217 * DAY < shown["clock_behind"] <= 217 * DAY + 3600 and shown["handshake_age"] is None and shown["status"] == "reconnecting"
+    assert (
+        217 * DAY < shown["clock_behind"] <= 217 * DAY + 3600
+        and shown["handshake_age"] is None
+        and shown["status"] == "reconnecting"
+    )
     text = _cli.described(host.agent().show())
     assert "clock   %s: set it" % words in text and "answered at a time that this clock has yet to come to" in text
     assert " -" not in text.replace(" - ", ""), text
@@ -129,8 +144,14 @@ def test_a_clock_that_went_back_is_told_by_name_and_size(gate, host, monkeypatch
 def test_a_certificate_that_is_not_valid_yet_is_explained(host):
     host.beat()
     host.time -= 400 * DAY
-    error = _api.ApiError("no trusted connection to https://gate.example: certificate is not yet valid; check its certificate and gatecontrol_ca_path", "tls")
-    assert _beat.explained(host.agent(), error) == "%s; the clock is 400 days behind this host's own last record: set it" % error
+    error = _api.ApiError(
+        "no trusted connection to https://gate.example: certificate is not yet valid; check its certificate and gatecontrol_ca_path",
+        "tls",
+    )
+    assert (
+        _beat.explained(host.agent(), error)
+        == "%s; the clock is 400 days behind this host's own last record: set it" % error
+    )
     assert _beat.explained(host.agent(), _api.ApiError("no", "auth")) == "no", "a refusal has other reasons"
 
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way to the server beside a dead tunnel, on a real interface with wg-quick's own rules, and what leaves the host meanwhile."""
+"""The way to the server beside a dead tunnel, on a real interface with wg-quick's own rules, and what leaves meanwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ import time
 import pytest
 from conftest import wait_for
 
-SERVER, MOVED, RESOLVER = "198.18.3.10", "198.18.3.20", "198.18.3.53"  # where the lab has its controller: a subnet behind the router
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _reach
+
+SERVER, MOVED, RESOLVER = (
+    "198.18.3.10",
+    "198.18.3.20",
+    "198.18.3.53",
+)  # where the lab has its controller: a subnet behind the router
 SERVE = """
 import socket, struct, sys, threading
 addresses = sys.argv[1:-2]
@@ -88,8 +94,14 @@ class Rescue:
 
     def dial(self, host, seconds=6.0, beside=True, kept=None):
         words = json.dumps([self.lab.root, self.lab.interface, host, seconds, beside, kept])
-        done = subprocess.run(["ip", "netns", "exec", self.lab.mark + "-host", sys.executable, "-c", DIAL, words], capture_output=True, text=True,
-                              env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)), timeout=60, check=False)
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.lab.mark + "-host", sys.executable, "-c", DIAL, words],
+            capture_output=True,
+            text=True,
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -99,14 +111,20 @@ class Rescue:
 
     def kill(self):
         """The hub forgets the host, as after a restored backup."""
-        self.lab.must("hub", "wg syncconf %s /dev/stdin" % self.lab.hub_interface, "[Interface]\nPrivateKey = %s\nListenPort = 51820\n" % self.lab.hub_key)
+        self.lab.must(
+            "hub",
+            "wg syncconf %s /dev/stdin" % self.lab.hub_interface,
+            "[Interface]\nPrivateKey = %s\nListenPort = 51820\n" % self.lab.hub_key,
+        )
 
     def counted(self, work):
-        """[(protocol, destination, port)] of what came out of the host, beside WireGuard's own, while something happens; its result."""
+        """{(protocol, destination, port)} of what came out of the host while something happens, and its result."""
         self.lab.must("router", "nft -f /dev/stdin", COUNTED)
         try:
             result = work()
-            seen = json.loads(self.lab.must("router", "nft -j list set ip seen s"))["nftables"][-1]["set"].get("elem", [])
+            seen = json.loads(self.lab.must("router", "nft -j list set ip seen s"))["nftables"][-1]["set"].get(
+                "elem", []
+            )
         finally:
             self.lab.must("router", "nft delete table ip seen")
         return {tuple(entry["concat"]) for entry in seen}, result
@@ -190,7 +208,9 @@ def test_a_network_that_holds_the_server_counts_as_well(rescue):
     rescue.kill()
     assert rescue.dial(SERVER)[:2] == [[SERVER, "198.18.1.10"], True]
     assert rescue.dial("gate.example")[:2] == [[SERVER, "198.18.1.10"], True]
-    assert rescue.dial("gate.example", kept={"host": "gate.example", "addresses": MOVED})[0][0] == SERVER, "what the name is now comes first"
+    assert (
+        rescue.dial("gate.example", kept={"host": "gate.example", "addresses": MOVED})[0][0] == SERVER
+    ), "what the name is now comes first"
 
 
 def test_kept_addresses_where_no_resolver_answers(rescue):
@@ -215,15 +235,19 @@ def test_the_halves_of_all_addresses(rescue):
         rescue.lab.must("host", "ip route delete 198.18.2.10")
 
 
-def test_strict_reverse_path_filter_takes_the_answers_unless_the_own_address_goes_by_main(rescue):
-    """As docs/lockout.md says; the rule is the one that keeps the controller reachable."""
+def test_a_strict_reverse_path_filter_lets_answers_pass_where_the_controllers_way_is_kept(rescue):
+    """As docs/lockout.md says."""
+    config = rescue.lab.config("0.0.0.0/0")
+    reach = _reach.reachability(rescue.lab.run, config, rescue.lab.interface, "198.18.3.10 40000 198.18.1.10 22", rescue.lab.root)
     rescue.lab.must("host", "sysctl -qw net.ipv4.conf.eth0.rp_filter=1")
     try:
         rescue.tunnel("0.0.0.0/0")
         rescue.kill()
-        assert "timed out" in rescue.dial(SERVER, 4.0)[0]
-        rescue.lab.must("host", "ip rule add from 198.18.1.10 lookup main")
+        assert "timed out" in rescue.dial(SERVER, 4.0)[0], "no way is kept"
+        _reach.keep(rescue.lab.run, rescue.lab.services, rescue.lab.store, rescue.lab.interface, reach["kept"])
+        for command in reach["kept"]:
+            rescue.lab.must("host", " ".join(command))
         assert rescue.dial(SERVER, 4.0)[:2] == [[SERVER, "198.18.1.10"], True]
+        assert rescue.dial("gate.example", 4.0)[:2] == [[SERVER, "198.18.1.10"], True]
     finally:
-        rescue.lab.in_namespace("host", ["ip", "rule", "del", "from", "198.18.1.10", "lookup", "main"])
         rescue.lab.must("host", "sysctl -qw net.ipv4.conf.eth0.rp_filter=0")

@@ -20,7 +20,15 @@ TIMES = st.floats(0, 4e9)
 
 @pytest.mark.parametrize(
     "seconds, words",
-    [(61, "61 s"), (119, "119 s"), (120, "2 minutes"), (7199, "119 minutes"), (2 * 3600, "2 hours"), (217 * DAY + 5, "217 days"), (DAY, "24 hours")],
+    [
+        (61, "61 s"),
+        (119, "119 s"),
+        (120, "2 minutes"),
+        (7199, "119 minutes"),
+        (2 * 3600, "2 hours"),
+        (217 * DAY + 5, "217 days"),
+        (DAY, "24 hours"),
+    ],
 )
 def test_a_span_is_told_in_a_persons_unit(seconds, words):
     assert _clock.span(seconds) == words
@@ -36,7 +44,10 @@ def test_the_last_beat_stands_in_for_a_record_that_is_not_there_yet():
     assert _clock.behind({"last_beat": NOW}, NOW - DAY) == DAY
 
 
-@pytest.mark.parametrize("then, age", [(NOW, 0), (NOW - 5.5, 5), (NOW + 5, 0), (NOW + 60, 0), (NOW + 61, None), (NOW + 1e9, None), (0, int(NOW))])
+@pytest.mark.parametrize(
+    "then, age",
+    [(NOW, 0), (NOW - 5.5, 5), (NOW + 5, 0), (NOW + 60, 0), (NOW + 61, None), (NOW + 1e9, None), (0, int(NOW))],
+)
 def test_no_age_is_negative(then, age):
     assert _clock.age(then, NOW) == age
 
@@ -74,7 +85,20 @@ def test_the_record_only_grows_while_the_server_agrees(start, steps):
         assert state["clock"] >= before
 
 
-@pytest.mark.parametrize("header", [None, "", "x", "Tue", "Tue, 01 Foo 2026 06:00:00 GMT", "9" * 100000, "Tue, 99 Dec 99999999 06:00:00 GMT", "\x00", "01 Dec 0000 00:00"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "x",
+        "Tue",
+        "Tue, 01 Foo 2026 06:00:00 GMT",
+        "9" * 100000,
+        "Tue, 99 Dec 99999999 06:00:00 GMT",
+        "\x00",
+        "01 Dec 0000 00:00",
+    ],
+)
 def test_a_date_of_another_form_is_none(header):
     said = _clock.server_time(header)
     assert said is None or isinstance(said, float)
@@ -93,7 +117,8 @@ def test_no_date_raises(header):
 def test_at_boot_the_clock_is_set_forward_and_never_back():
     told = []
     assert _clock.set_forward({"clock": NOW}, NOW - 217 * DAY, told.append) == (
-        "the clock is 217 days behind this host's own last record, and was set forward to it")
+        "the clock is 217 days behind this host's own last record, and was set forward to it"
+    )
     assert told == [NOW]
     for ahead in (0, 30, -30, 400 * DAY):
         assert _clock.set_forward({"clock": NOW}, NOW + ahead, told.append) is None

@@ -22,7 +22,9 @@ A, AAAA = _names.A, _names.AAAA
 
 def test_resolvers_beside_the_tunnel(tmp_path):
     (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/resolv.conf").write_text("# ours\nsearch example.com\nnameserver 10.8.0.1\nnameserver 127.0.0.53\nnameserver 192.0.2.53\nnameserver x\n")
+    (tmp_path / "etc/resolv.conf").write_text(
+        "# ours\nsearch example.com\nnameserver 10.8.0.1\nnameserver 127.0.0.53\nnameserver 192.0.2.53\nnameserver x\n"
+    )
     for path, text in {
         "run/resolvconf/interfaces/wg0": "nameserver 10.8.0.1\nnameserver 10.8.0.7\n",
         "run/resolvconf/interfaces/eth0.dhcp": "nameserver 192.0.2.54\nnameserver\n",
@@ -35,9 +37,15 @@ def test_resolvers_beside_the_tunnel(tmp_path):
         (tmp_path / path).write_text(text)
     found = _names.servers(str(tmp_path), "wg0", ["10.8.0.1", "9.9.9.9", "lan.example"])
     assert found == ["192.0.2.53", "9.9.9.9", "192.0.2.60", "192.0.2.54", "2001:db8::53"]
-    (tmp_path / "etc/resolv.conf").write_bytes(b"\xff\xfe nameserver\n" + b"nameserver 192.0.2.1\n" * 9 + b"#" * 10**6 + b"\nnameserver 192.0.2.2\n")
-    assert _names.servers(str(tmp_path), "wg0", [])[0] == "192.0.2.1" and "192.0.2.2" not in _names.servers(str(tmp_path), "wg0")
-    (tmp_path / "run/NetworkManager/resolv.conf").write_text("".join("nameserver 192.0.2.%d\n" % number for number in range(100, 120)))
+    (tmp_path / "etc/resolv.conf").write_bytes(
+        b"\xff\xfe nameserver\n" + b"nameserver 192.0.2.1\n" * 9 + b"#" * 10**6 + b"\nnameserver 192.0.2.2\n"
+    )
+    assert _names.servers(str(tmp_path), "wg0", [])[0] == "192.0.2.1" and "192.0.2.2" not in _names.servers(
+        str(tmp_path), "wg0"
+    )
+    (tmp_path / "run/NetworkManager/resolv.conf").write_text(
+        "".join("nameserver 192.0.2.%d\n" % number for number in range(100, 120))
+    )
     assert len(_names.servers(str(tmp_path), "wg0")) == _names.MOST_SERVERS
     assert not _names.servers(str(tmp_path / "none"), "wg0")
 
@@ -54,7 +62,12 @@ def record(owner, kind, data, network=1):
 
 
 def answer(query, *records, flags=0x8180, count=None):
-    return query[:2] + struct.pack("!HHHHH", flags, 1, len(records) if count is None else count, 0, 0) + query[12:] + b"".join(records)
+    return (
+        query[:2]
+        + struct.pack("!HHHHH", flags, 1, len(records) if count is None else count, 0, 0)
+        + query[12:]
+        + b"".join(records)
+    )
 
 
 HERE = b"\xc0\x0c"  # the question's own name
@@ -139,7 +152,9 @@ class Resolver:
     def __init__(self, reply):
         self.reply, self.asked = reply, []
         while True:  # until a port is free for both
-            self.tcp, self.udp = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.tcp, self.udp = socket.create_server(("127.0.0.1", 0)), socket.socket(
+                socket.AF_INET, socket.SOCK_DGRAM
+            )
             self.port = self.tcp.getsockname()[1]
             try:
                 self.udp.bind(("127.0.0.1", self.port))
@@ -179,7 +194,11 @@ def ask(reply, seconds=5.0, prepare=lambda _socket, _address: None):
     resolver = Resolver(reply)
     begin = time.monotonic()
     try:
-        return _names.ask(HOST, ["127.0.0.1"], seconds, prepare, resolver.port), time.monotonic() - begin, resolver.asked
+        return (
+            _names.ask(HOST, ["127.0.0.1"], seconds, prepare, resolver.port),
+            time.monotonic() - begin,
+            resolver.asked,
+        )
     finally:
         resolver.close()
 
@@ -189,22 +208,38 @@ def kind_of(query):
 
 
 def good(query, _over):
-    return [answer(query, record(HERE, A, b"\xc0\0\2\1") if kind_of(query) == A else record(HERE, AAAA, socket.inet_pton(socket.AF_INET6, "2001:db8::1")))]
+    return [
+        answer(
+            query,
+            (
+                record(HERE, A, b"\xc0\0\2\1")
+                if kind_of(query) == A
+                else record(HERE, AAAA, socket.inet_pton(socket.AF_INET6, "2001:db8::1"))
+            ),
+        )
+    ]
 
 
 def test_both_families_are_asked_and_numbered_at_random():
     found, seconds, asked = ask(good)
-    assert found == ["192.0.2.1", "2001:db8::1"] and seconds < 1 and sorted(kind_of(query) for query in asked) == [A, AAAA]
+    assert (
+        found == ["192.0.2.1", "2001:db8::1"] and seconds < 1 and sorted(kind_of(query) for query in asked) == [A, AAAA]
+    )
     assert len({query[:2] for _try in range(8) for query in ask(good)[2]}) > 8
 
 
 def test_a_forged_answer_is_passed_over():
-    forged, _seconds, _asked = ask(lambda query, over: [answer(bytes([query[0] ^ 1]) + query[1:], ADDRESS), b"x", *good(query, over)])
+    forged, _seconds, _asked = ask(
+        lambda query, over: [answer(bytes([query[0] ^ 1]) + query[1:], ADDRESS), b"x", *good(query, over)]
+    )
     assert forged == ["192.0.2.1", "2001:db8::1"]
 
 
 def test_what_does_not_fit_a_datagram_is_fetched_over_tcp():
-    assert ask(lambda query, over: [answer(query, flags=0x8380)] if over == "udp" else good(query, over))[0] == ["192.0.2.1", "2001:db8::1"]
+    assert ask(lambda query, over: [answer(query, flags=0x8380)] if over == "udp" else good(query, over))[0] == [
+        "192.0.2.1",
+        "2001:db8::1",
+    ]
     assert ask(lambda query, over: [answer(query, flags=0x8380)] if over == "udp" else [], seconds=1.5)[0] == []
 
 
@@ -224,7 +259,10 @@ def test_one_family_waits_for_the_other_a_moment_only():
     assert found == ["192.0.2.1"] and seconds < 1.5
 
 
-@pytest.mark.parametrize("reply", [lambda query, over: [], lambda query, over: [answer(query, flags=0x8183)], lambda query, over: [b"x" * 3000]])
+@pytest.mark.parametrize(
+    "reply",
+    [lambda query, over: [], lambda query, over: [answer(query, flags=0x8183)], lambda query, over: [b"x" * 3000]],
+)
 def test_nobody_knows_it(reply):
     found, seconds, _asked = ask(reply, seconds=0.8)
     assert found == [] and seconds < 1.2

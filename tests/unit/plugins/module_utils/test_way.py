@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _names, _way
 
-MARK = 51820
+MARK, KEPT = 51820, 0x6763
 DEFAULT = {"dst": "default", "gateway": "192.0.2.254", "dev": "eth0", "metric": 100}
 
 
@@ -60,7 +60,7 @@ class Host:
 
     def __init__(self, root, there=True, mark=MARK, main=(DEFAULT,)):
         self.store, self.mark, self.main, self.asked = _enrollment.Store(str(root)), mark, list(main), []
-        self.captured = {"unmarked": True, "marked": False}
+        self.captured = {"unmarked": True, "marked": False, "kept": True}
         if there:
             (root / "sys/class/net/wg0").mkdir(parents=True)
 
@@ -69,7 +69,8 @@ class Host:
         if argv[0] == "wg":
             return 0, "0x%x\n" % self.mark if self.mark else "off\n", ""
         if "get" in argv:
-            captured = self.captured["marked" if "mark" in argv else "unmarked"]
+            marked = {str(MARK): "marked", str(KEPT): "kept"}[argv[7]] if "mark" in argv else "unmarked"
+            captured = self.captured[marked]
             return 0, json.dumps([{"dst": argv[5], "dev": "wg0" if captured else "eth0"}]), ""
         return 0, json.dumps(self.main), ""
 
@@ -93,16 +94,20 @@ def test_a_full_tunnel_is_left_by_its_mark(tmp_path):
     way.prepare(sock, "203.0.113.1")
     way.prepare(sock, "203.0.113.1")
     assert sock.options == [(socket.SOL_SOCKET, 36, MARK)] * 2
-    assert host.asked == ["wg show wg0 fwmark", "ip -4 -j route get 203.0.113.1 mark 51820"], "a way is looked for once"
+    asked = "ip -4 -j route get 203.0.113.1 mark %d"
+    assert host.asked == ["wg show wg0 fwmark", asked % KEPT, asked % MARK]
     way.prepare(sock, "2001:db8::1")
-    assert host.asked[2:] == ["ip -6 -j route get 2001:db8::1 mark 51820"]
+    assert host.asked[3:] == ["ip -6 -j route get 2001:db8::1 mark %d" % mark for mark in (KEPT, MARK)], "a way is looked for once"
+    host.captured["kept"], sock = False, Recorded()
+    host.way().prepare(sock, "203.0.113.1")
+    assert sock.options == [(socket.SOL_SOCKET, 36, KEPT)], "with which answers pass a strict rp_filter"
 
 
 def test_a_narrow_network_is_left_by_a_device(tmp_path):
     host, sock = Host(tmp_path, mark=0), Recorded()
     host.way().prepare(sock, "203.0.113.1")
     assert sock.options == [(socket.SOL_SOCKET, 25, b"eth0\0")]
-    host.captured["marked"], host.mark, sock = True, MARK, Recorded()  # full, and a narrow network in table main as well
+    host.captured["marked"], host.mark, sock = True, MARK, Recorded()  # full, and a narrow network in table main too
     host.way().prepare(sock, "203.0.113.1")
     assert sock.options == [(socket.SOL_SOCKET, 25, b"eth0\0")]
     host.main, sock = [{"dst": "default", "dev": "wg0"}], Recorded()
@@ -152,7 +157,7 @@ def test_on_a_mac_a_socket_is_bound_to_the_device_of_the_default_route(tmp_path,
 
 
 class Net:
-    """In place of the network: which addresses answer by the normal route and beside, which names are known where, and what was tried."""
+    """In place of the network: which addresses answer by the normal route and beside, which names are known where, what was tried."""
 
     def __init__(self, monkeypatch):
         self.normal, self.beside, self.inside, self.outside, self.tried = set(), set(), {}, {}, []
@@ -238,7 +243,10 @@ def test_kept_addresses_are_the_last_resort(tmp_path, net):
     assert way.reached() == {"host": "gate.example", "addresses": "2001:db8::1 192.0.2.1"}
     net.tried.clear()
     net.outside["gate.example"] = ["192.0.2.9"]  # which does not answer
-    assert dial(Host(tmp_path / "other").way(kept=kept)) == "2001:db8::1" and [tried[2] for tried in net.tried] == [9.0, 15.0]
+    assert dial(Host(tmp_path / "other").way(kept=kept)) == "2001:db8::1" and [tried[2] for tried in net.tried] == [
+        9.0,
+        15.0,
+    ]
     with pytest.raises(OSError):
         dial(Host(tmp_path / "third").way(kept=kept), host="other.example")
 
@@ -255,14 +263,23 @@ def test_forbidden_nothing_leaves_beside_the_tunnel(tmp_path, net):
     with pytest.raises(OSError, match="Connection timed out"):
         dial(way)
     assert [tried[0] for tried in net.tried] == ["normal"]
-    assert way.addresses("other.example", time.monotonic() + 5) == [] and way.addresses("gate.example", time.monotonic() + 5) == ["192.0.2.1"]
+    assert way.addresses("other.example", time.monotonic() + 5) == [] and way.addresses(
+        "gate.example", time.monotonic() + 5
+    ) == ["192.0.2.1"]
 
 
 def test_both_ways_are_told_of_in_the_error(tmp_path, net):
-    with pytest.raises(OSError, match=re.escape("Temporary failure in name resolution, and beside the tunnel wg0: the name gate.example was not resolved")):
+    with pytest.raises(
+        OSError,
+        match=re.escape(
+            "Temporary failure in name resolution, and beside the tunnel wg0: the name gate.example was not resolved"
+        ),
+    ):
         dial(Host(tmp_path).way())
     net.inside["gate.example"] = ["192.0.2.1"]
-    with pytest.raises(OSError, match=re.escape("Connection timed out, and beside the tunnel wg0: Connection timed out")):
+    with pytest.raises(
+        OSError, match=re.escape("Connection timed out, and beside the tunnel wg0: Connection timed out")
+    ):
         dial(Host(tmp_path / "other").way())
 
 
@@ -320,7 +337,9 @@ def test_a_race_that_nobody_wins():
         with pytest.raises(OSError):
             _way.race(addresses, 1, time.monotonic() + 1)
     with pytest.raises(OSError, match="no way"):
-        _way.race(["127.0.0.1"], 1, time.monotonic() + 1, lambda _opened, _address: (_ for _ in ()).throw(OSError("no way")))
+        _way.race(
+            ["127.0.0.1"], 1, time.monotonic() + 1, lambda _opened, _address: (_ for _ in ()).throw(OSError("no way"))
+        )
     before = len(list(pathlib.Path("/proc/self/fd").iterdir()))
     for _round in range(20):
         with pytest.raises(OSError):
