@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an answer of the server may hold: JSON without its dark corners, and the keys and types that are relied on. Nothing is used before.
+"""What an answer of the server may hold: JSON without its dark corners, and the keys and types that are relied on.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
+
 from __future__ import annotations
 
 import json
@@ -12,7 +13,7 @@ import re
 
 from . import _http
 
-HIGHEST = 2 ** 53  # numbers from here on are not exact in the server's own language
+HIGHEST = 2**53  # numbers from here on are not exact in the server's own language
 MOMENT = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?"
 
 # A shape says what a value is; None stands for "not there" unless "!" ends the shape.
@@ -40,10 +41,42 @@ INFO = {"id": "id!", "name": "word!", "enabled": "flag!", "expiresAt": "text", "
 PEER_CONFIG = {"config": "config!", "name": "word"}
 PEER = dict(
     {"id": "id!", "name": "word!", "enabled": "flag", "isOnline": "flag", "group_id": "number", "user_id": "number"},
-    **{key: "text" for key in ("description", "allowed_ips", "allowedIps", "dns", "tags", "expires_at", "created_at", "peer_type", "public_key")},
-    **{key: "number" for key in ("persistent_keepalive", "latest_handshake", "latestHandshake", "transfer_rx", "transferRx", "transfer_tx", "transferTx")})
+    **{
+        key: "text"
+        for key in (
+            "description",
+            "allowed_ips",
+            "allowedIps",
+            "dns",
+            "tags",
+            "expires_at",
+            "created_at",
+            "peer_type",
+            "public_key",
+        )
+    },
+    **{
+        key: "number"
+        for key in (
+            "persistent_keepalive",
+            "latest_handshake",
+            "latestHandshake",
+            "transfer_rx",
+            "transferRx",
+            "transfer_tx",
+            "transferTx",
+        )
+    },
+)
 USER = {"id": "id!", "username": "word!"}
-TOKEN = {"id": "id!", "name": "text!", "scopes": "words!", "peer_id": "number", "user_id": "number", "expires_at": "text"}
+TOKEN = {
+    "id": "id!",
+    "name": "text!",
+    "scopes": "words!",
+    "peer_id": "number",
+    "user_id": "number",
+    "expires_at": "text",
+}
 
 
 def _exact(text):
@@ -70,9 +103,14 @@ def _single(pairs):
 
 
 def parsed(text):
-    """The JSON of an answer, None where it has none, or one that no honest server sends: lone surrogates, keys twice, numbers beyond all bounds."""
+    """The JSON of an answer, None where it has none, or one that no honest server sends.
+
+    That is one with lone surrogates, keys that occur twice, or numbers beyond all bounds.
+    """
     try:
-        found = json.loads(text, parse_int=_exact, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_single)
+        found = json.loads(
+            text, parse_int=_exact, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_single
+        )
         if re.search(r"\\u[dD][89a-fA-F]", text):
             json.dumps(found, ensure_ascii=False).encode("utf-8")
         return found
@@ -82,11 +120,19 @@ def parsed(text):
 
 def checked(what, answer, schema):
     """The answer, if it has what the schema says; what it has beyond that stays. Raises ApiError (protocol)."""
-    wrong = [key for key, shape in schema.items()
-             if (shape.endswith("!") if answer.get(key) is None else not SHAPES[shape.rstrip("!")](answer[key]))]
+    wrong = [
+        key
+        for key, shape in schema.items()
+        if (shape.endswith("!") if answer.get(key) is None else not SHAPES[shape.rstrip("!")](answer[key]))
+    ]
     if wrong:
-        raise _http.ApiError("%s failed: the answer has no valid %s; look into the server's log and check what stands between" % (
-            what, ", ".join(wrong)), "protocol", 200, True)
+        raise _http.ApiError(
+            f"{what} failed: the answer has no valid {', '.join(wrong)}; look into the server's log and check what "
+            "stands between",
+            "protocol",
+            200,
+            True,
+        )
     return answer
 
 

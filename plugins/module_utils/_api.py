@@ -86,10 +86,20 @@ FORBIDDEN = (
 )
 
 
+# 400 and 409: statuses, what the server says -> kind, advice. The first that fits counts.
+REFUSED = (
+    ((400, 409), "no available ip", "conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet"),
+    ((409,), "", "conflict", "change what it names in the web interface first"),
+    ((400,), "fingerprint", "machine_binding", "machine_fingerprint has to be 64 lower-case hex digits"),
+    ((400,), "already exists", "name_taken", "it was made by somebody else a moment ago: run again"),
+    ((400,), "name", "invalid_name", "set gatecontrol_name to 1-63 letters, digits, dots, underscores or hyphens that start with a letter "
+     "or digit"),
+)
+
+
 def explain(what, path, response, body):
     """The ApiError of an answer that is no success. what: the action in words, such as "reading the config"."""
     status, words, client = response.status, _says(body, response), path.startswith(CLIENT)
-    low = words.lower()
 
     def error(kind, advice, **details):
         return ApiError("%s failed: the server says \"%s\" (%d); %s" % (what, words, status, advice), kind, status, **details)
@@ -97,16 +107,8 @@ def explain(what, path, response, body):
     if status == 401:
         return error("auth", "check that the token is complete, not expired and not revoked" + (
             "; a second play over the same host at the same time revokes it too: run them one after the other" if client else ""))
-    if status == 403 and "feature" in body:
-        numbers = {key: body[key] for key in ("current", "limit") if _answers.SHAPES["number"](body.get(key))}
-        numbers["feature"] = _http.shown(str(body["feature"]))
-        return error("licence", BEYOND_LICENCE % ((IN_USE if len(numbers) == 3 else "%(feature)s") % numbers), **numbers)
     if status == 403:
-        scope = "client (peers on the 1.5.2 era)" if client else "peers"
-        for text, kind, advice in FORBIDDEN:
-            if text in low:
-                return error(kind, advice.replace("%(scope)s", scope))
-        return error("forbidden", "check the token's rights in the web interface")
+        return _forbidden(body, words.lower(), "client (peers on the 1.5.2 era)" if client else "peers", error)
     if status == 404 and "ok" in body:
         return error("not_found", "the peer was deleted: " + ENROLL_AGAIN if client
                      else "there is no peer with this number: correct peer_id")
@@ -116,17 +118,9 @@ def explain(what, path, response, body):
     if status == 429:
         seconds = _http.retry_after(response.headers)
         return error("rate_limited", "come back in %d s" % seconds, retry_after=seconds)
-    if status in (400, 409) and "no available ip" in low:
-        return error("conflict", "no address is free in the tunnel's subnet: delete unused peers or enlarge the subnet")
-    if status == 409:
-        return error("conflict", "change what it names in the web interface first")
-    if status == 400 and "fingerprint" in low:
-        return error("machine_binding", "machine_fingerprint has to be 64 lower-case hex digits")
-    if status == 400 and "already exists" in low:
-        return error("name_taken", "it was made by somebody else a moment ago: run again")
-    if status == 400 and "name" in low:
-        return error("invalid_name", "set gatecontrol_name to 1-63 letters, digits, dots, underscores or hyphens that start with a letter "
-                     "or digit")
+    for statuses, text, kind, advice in REFUSED:
+        if status in statuses and text in words.lower():
+            return error(kind, advice)
     if status == 400:
         fields = body["fields"].items() if isinstance(body.get("fields"), dict) else ()
         return error("invalid", "correct the value named there", **(
@@ -134,6 +128,18 @@ def explain(what, path, response, body):
     if status >= 500:
         return error("server", "look into the server's log and run again")
     return error("protocol", "check gatecontrol_url and what stands between")
+
+
+def _forbidden(body, low, scope, error):
+    """What a 403 means."""
+    if "feature" in body:
+        numbers = {key: body[key] for key in ("current", "limit") if _answers.SHAPES["number"](body.get(key))}
+        numbers["feature"] = _http.shown(str(body["feature"]))
+        return error("licence", BEYOND_LICENCE % ((IN_USE if len(numbers) == 3 else "%(feature)s") % numbers), **numbers)
+    for text, kind, advice in FORBIDDEN:
+        if text in low:
+            return error(kind, advice.replace("%(scope)s", scope))
+    return error("forbidden", "check the token's rights in the web interface")
 
 
 # ---------------------------------------------------------------- the API

@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HTTP/1.1 on the standard library alone: one deadline for each exchange, proxies, redirects, certificates, what a failure is told as.
+"""HTTP/1.1 on the standard library alone: one deadline for each exchange, proxies, redirects, certificates.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
+
 from __future__ import annotations
 
 import base64
@@ -18,8 +19,7 @@ import urllib.parse
 
 from . import _line, _verify
 
-
-IDLE = 2.0     # seconds a connection may rest before it is used again; the server closes it after five
+IDLE = 2.0  # seconds a connection may rest before it is used again; the server closes it after five
 UNNAMED_WAIT = 60  # seconds, after a 429 that does not say how long
 
 # How the server is reached where an option says nothing; times in seconds.
@@ -29,10 +29,11 @@ SECRETS = re.compile(r"gc_[0-9A-Za-z_]{8,}|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}="
 
 
 class ApiError(Exception):
-    """A request that did not succeed. The text is one sentence for a person; kind, status and details are for a program.
+    """A request that did not succeed. The text is one sentence for a person; kind, status, details are for a program.
 
-    kinds: auth scope user_disabled unbound wrong_peer bound_elsewhere licence machine_binding forbidden invalid invalid_name name_taken
-    not_found endpoint_missing conflict rate_limited server register_broken uncertain network proxy tls redirect protocol options
+    kinds: auth scope user_disabled unbound wrong_peer bound_elsewhere licence machine_binding forbidden invalid
+    invalid_name name_taken not_found endpoint_missing conflict rate_limited server register_broken uncertain network
+    proxy tls redirect protocol options
     """
 
     def __init__(self, message, kind, status=None, sent=False, **details):
@@ -44,12 +45,12 @@ class ApiError(Exception):
 
     @property
     def failure(self):
-        """What a playbook may decide on: kind, status (int or None) and details such as retry_after (seconds), limit, current."""
+        """What a playbook may decide on: kind, status (int or None), details such as retry_after in s."""
         return dict(self.details, kind=self.kind, status=self.status)
 
 
 class Response:
-    """An answer: status (int), headers (lower-case names; of several equal ones the first), text (str), cookies ({name: value})."""
+    """An answer: status (int), headers (lower-case names, the first of each), text (str), cookies ({name: value})."""
 
     def __init__(self, status, headers, text, cookies=None):
         self.status = status
@@ -59,6 +60,7 @@ class Response:
 
 
 # ---------------------------------------------------------------- texts, addresses
+
 
 def shown(text):
     """A foreign text as it may stand in a message: one line, no control characters, no secret, not too long."""
@@ -96,7 +98,10 @@ def _network(text):
 
 
 def is_excluded(host, no_proxy, port=None):
-    """Whether a comma list keeps a host from the proxy: names with all below them, addresses, CIDRs, each with or without a port; "*" keeps all."""
+    """Whether a comma list keeps a host from the proxy.
+
+    It holds names, which stand for all below them too, addresses and CIDRs, each with or without a port; "*" keeps all.
+    """
     host, address = host.lower().rstrip("."), _network(host)
     for entry in (no_proxy or "").lower().replace(",", " ").split():
         with_port = re.fullmatch(r"([^:]+|\[.+\]):(\d+)", entry)
@@ -118,16 +123,18 @@ def complete(options):
 
 
 def origin(parts):
-    """(scheme, host, port) of a split URL: what has to be the same for a token to be sent. Raises ValueError for a port that is none."""
+    """(scheme, host, port) of a split URL, which have to be the same for a token to be sent. Raises ValueError."""
     return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 # ---------------------------------------------------------------- transport
 
+
 class HttpTransport:
     """HTTP/1.1 over one connection that is kept.
 
-    options: url, ca_path, client_cert, client_key, proxy, no_proxy and those of DEFAULTS. dial: as _line.dial, to connect otherwise.
+    options: url, ca_path, client_cert, client_key, proxy, no_proxy and those of DEFAULTS.
+    dial: (host, port, deadline) -> connected socket, as _line.dial, to connect otherwise.
     Raises ApiError of the kinds options, network (with sent), proxy, tls, redirect, protocol.
     """
 
@@ -139,11 +146,14 @@ class HttpTransport:
         self.connection, self.used, self.context = None, 0.0, None
         self.origin = origin(self.parts)
         if not 0 < options["timeout"] <= 86400:
-            raise ApiError("timeout is %s seconds; set gatecontrol_timeout to at least 1" % options["timeout"], "options")
+            raise ApiError(f"timeout is {options['timeout']} seconds; set gatecontrol_timeout to at least 1", "options")
         self.via = self._proxy()
         if self.parts.scheme == "http" and not is_loopback(self.parts.hostname) and not options["allow_http"]:
-            raise ApiError("refusing to send a token over plain http to %s; use https, or set gatecontrol_allow_http "
-                           "where the network itself is trusted" % self.parts.netloc, "options")
+            raise ApiError(
+                f"refusing to send a token over plain http to {self.parts.netloc}; use https, or set "
+                "gatecontrol_allow_http where the network itself is trusted",
+                "options",
+            )
 
     def _proxy(self):
         """The proxy's split URL, None where the server is reached without one."""
@@ -156,8 +166,10 @@ class HttpTransport:
                 return via
         except ValueError:
             pass
-        raise ApiError("the proxy %r is not of the form http://proxy.example.com:3128; correct gatecontrol_proxy"
-                       % re.sub("[A-Za-z0-9+/=_]{20,}", "…", proxy.split("@")[-1]), "options")
+        told = re.sub("[A-Za-z0-9+/=_]{20,}", "…", proxy.split("@")[-1])
+        raise ApiError(
+            f"the proxy {told!r} is not of the form http://proxy.example.com:3128; correct gatecontrol_proxy", "options"
+        )
 
     def _context(self):
         what = "ca_path"
@@ -170,30 +182,35 @@ class HttpTransport:
             if self.options.get("client_cert"):
                 context.load_cert_chain(self.options["client_cert"], self.options.get("client_key"))
         except (OSError, ValueError) as err:
-            raise ApiError("the file given as gatecontrol_%s cannot be used: %s; it has to be a readable PEM file" % (what, err), "options")
+            raise ApiError(
+                f"the file given as gatecontrol_{what} cannot be used: {err}; it has to be a readable PEM file",
+                "options",
+            )
         return context
 
     def _connect(self, deadline):
-        secure, (_scheme, host, port) = self.parts.scheme == "https", self.origin
-        self.context = self.context or (self._context() if secure else None)
-        there = (self.via.hostname, self.via.port or 3128) if self.via else (host, port)
+        scheme, host, port = self.origin
+        self.context = self.context or (self._context() if scheme == "https" else None)
+        there = (self.via.hostname, self.via.port or 3128) if self.via else (self.parts.hostname, port)
         self.connection = _line.Line(self.dial(*there, deadline), deadline)
         if self.via:  # a tunnel for http as well: the proxy then never sees a token it could log
             self._tunnel("[%s]:%d" % (host, port) if ":" in host else "%s:%d" % (host, port))
-        if secure:
+        if scheme == "https":
             self.connection.secure(self.context, host)
 
     def _tunnel(self, there):
         """Have the proxy connect to host:port."""
-        head = "CONNECT %s HTTP/1.1\r\nHost: %s\r\n" % (there, there)
+        head = f"CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n"
         if self.via.username:
-            login = "%s:%s" % (urllib.parse.unquote(self.via.username), urllib.parse.unquote(self.via.password or ""))
-            head += "Proxy-Authorization: Basic %s\r\n" % base64.b64encode(login.encode("utf-8")).decode("ascii")
+            login = f"{urllib.parse.unquote(self.via.username)}:{urllib.parse.unquote(self.via.password or '')}"
+            head += f"Proxy-Authorization: Basic {base64.b64encode(login.encode('utf-8')).decode('ascii')}\r\n"
         self.connection.sendall((head + "\r\n").encode("ascii"))
         answer = _line.Answer(self.connection, method="CONNECT")
         answer.begin()
         if answer.status != 200:
-            raise ProxyError("it answered %d %s" % (answer.status, http.client.responses.get(answer.status, "")), answer.status)
+            raise ProxyError(
+                "it answered %d %s" % (answer.status, http.client.responses.get(answer.status, "")), answer.status
+            )
 
     def close(self):
         if self.connection is not None:
@@ -201,7 +218,7 @@ class HttpTransport:
             self.connection = None
 
     def request(self, method, path, headers, body=None, limit=None):
-        """Send one request; path starts with a slash. Returns a Response; redirects are followed for GET within the origin only.
+        """Send one request; path starts with a slash. Returns a Response; only a GET is redirected, within the origin.
 
         limit: seconds for all of it, where that is less than the option timeout.
         """
@@ -213,24 +230,34 @@ class HttpTransport:
             target = response.headers.get("location", "")
             same = False
             with contextlib.suppress(ValueError):
-                target = urllib.parse.urldefrag(urllib.parse.urljoin(self.url[:len(self.url) - len(self.parts.path)] + path, target)).url
+                target = urllib.parse.urldefrag(
+                    urllib.parse.urljoin(self.url[: len(self.url) - len(self.parts.path)] + path, target)
+                ).url
                 parts = urllib.parse.urlsplit(target)
                 same = origin(parts) == self.origin and "@" not in parts.netloc and re.fullmatch("[!-~]*", target)
             if method != "GET" or not same:
-                raise ApiError("%s answered with a redirect to %s, which is not followed so that the token stays with this server; correct "
-                               "gatecontrol_url" % (self.url, shown(hidden(target.split("?")[0], headers))), "redirect", response.status)
+                raise ApiError(
+                    f"{self.url} answered with a redirect to {shown(hidden(target.split('?')[0], headers))}, which is "
+                    "not followed so that the token stays with this server; correct gatecontrol_url",
+                    "redirect",
+                    response.status,
+                )
             path = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-        raise ApiError("%s redirects in a circle; check its reverse proxy" % self.url, "redirect", response.status)
+        raise ApiError(f"{self.url} redirects in a circle; check its reverse proxy", "redirect", response.status)
 
     def deadline(self, limit=None):
         """When an exchange that begins now has to be over, as time.monotonic counts."""
         return time.monotonic() + min(self.options["timeout"], self.options["timeout"] if limit is None else limit)
 
     def exchange(self, method, path, headers, body=None, deadline=None):
-        """Send one request and return its Response, a redirect included; path is the whole one. All of it is over by the deadline."""
+        """Send one request and return its Response, a redirect included; path is the whole one."""
         for name, value in headers.items():
             if not re.fullmatch("[ -~]*", value):
-                raise ApiError("the header %s would hold characters that no header may have; correct the token or option it is made of" % name, "options")
+                raise ApiError(
+                    f"the header {name} would hold characters that no header may have; correct the token or option it "
+                    "is made of",
+                    "options",
+                )
         if self.connection is not None and (time.monotonic() - self.used > IDLE or self.connection.spent()):
             self.close()
         deadline, sent = self.deadline() if deadline is None else deadline, False
@@ -261,29 +288,48 @@ class HttpTransport:
         for name, value in answer.getheaders():
             value = " ".join(value.split("\r\n"))
             headers.setdefault(name.lower(), value)
-            cookie = re.match(r"\s*([!-:<>-~]+)=([!#-+\--:<-\[\]-~]*)\s*(;|$)", value) if name.lower() == "set-cookie" else None
+            cookie = (
+                re.match(r"\s*([!-:<>-~]+)=([!#-+\--:<-\[\]-~]*)\s*(;|$)", value)
+                if name.lower() == "set-cookie"
+                else None
+            )
             if cookie:
                 cookies[cookie.group(1)] = cookie.group(2)
         return Response(answer.status, headers, text if answer.status < 300 else hidden(text, sent), cookies)
 
     def _failed(self, err, sent):
         """The ApiError of an exchange that failed; never with the other side's bytes in its text."""
-        via = " through the proxy %s" % self.via.netloc.split("@")[-1] if self.via else ""
+        via = f" through the proxy {self.via.netloc.split('@')[-1]}" if self.via else ""
         if isinstance(err, _line.Refused):
-            return ApiError("the answer of %s%s %s; check gatecontrol_url and what stands between" % (self.url, via, err), "protocol", sent=sent)
+            return ApiError(
+                f"the answer of {self.url}{via} {err}; check gatecontrol_url and what stands between",
+                "protocol",
+                sent=sent,
+            )
         if isinstance(err, ssl.SSLError) and not isinstance(err, ssl.SSLEOFError):
-            return ApiError("no trusted connection to %s: %s; check its certificate and gatecontrol_ca_path"
-                            % (self.url, getattr(err, "verify_message", "") or err.reason or err), "tls", sent=sent)
+            return ApiError(
+                f"no trusted connection to {self.url}: {getattr(err, 'verify_message', '') or err.reason or err}; "
+                "check its certificate and gatecontrol_ca_path",
+                "tls",
+                sent=sent,
+            )
         if isinstance(err, http.client.IncompleteRead):
             words = "the answer broke off"
         elif isinstance(err, OSError):
             words = shown(err.strerror or str(err)) or type(err).__name__
         else:
-            words = "what answers is not HTTP" if not isinstance(err, http.client.LineTooLong) else "a line of the answer is too long"
+            words = (
+                "what answers is not HTTP"
+                if not isinstance(err, http.client.LineTooLong)
+                else "a line of the answer is too long"
+            )
         refused = isinstance(err, ProxyError) and 400 <= err.status < 500
-        return ApiError("no answer from %s%s: %s; check %s" % (
-            self.url, via, words, "gatecontrol_proxy, its user and password" if refused else "the address, the network and the server"),
-            "proxy" if refused else "network", sent=sent)
+        place = "gatecontrol_proxy, its user and password" if refused else "the address, the network and the server"
+        return ApiError(
+            f"no answer from {self.url}{via}: {words}; check {place}",
+            "proxy" if refused else "network",
+            sent=sent,
+        )
 
 
 class ProxyError(OSError):
@@ -296,6 +342,7 @@ class ProxyError(OSError):
 
 # ---------------------------------------------------------------- rate limit
 
+
 def retry_after(headers):
     """How long a 429 says to wait."""
     for name in ("retry-after", "ratelimit-reset"):
@@ -305,7 +352,7 @@ def retry_after(headers):
 
 
 def budget(headers, now):
-    """What an answer's headers say of the rate limit: {"limit", "left" requests, "until": when the window ends, as now counts}; None where nothing."""
+    """What headers say of the rate limit: {"limit", "left", "until": the window's end as now counts}, or None."""
     numbers = [headers.get("ratelimit-" + name, "") for name in ("limit", "remaining", "reset")]
     if not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
         return None

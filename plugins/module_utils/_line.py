@@ -1,12 +1,13 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A connection that cannot hold its user up: every wait ends at one deadline, every size is bounded, whatever the other side sends.
+"""A connection that cannot hold its user up: every wait ends at one deadline, every size is bounded.
 
 http.client parses answers; the connection below it is this room's, since a socket's timeout is one for each read.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -18,9 +19,8 @@ import ssl
 import threading
 import time
 
-
-LARGEST = 2 ** 23  # bytes of an answer's body; a full page of peers has 200,000
-HEAD = 2 ** 18  # bytes of an answer's head with all interim answers, and of a TLS handshake
+LARGEST = 2**23  # bytes of an answer's body; a full page of peers has 200,000
+HEAD = 2**18  # bytes of an answer's head with all interim answers, and of a TLS handshake
 INTERIM = 16  # interim answers (1xx) before the answer
 ADDRESSES = 8  # of a name, that are tried
 
@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 def addresses(host, port, deadline):
-    """What getaddrinfo says of a host. It knows no timeout, so it gets a thread, which is left behind when it is late. Raises OSError."""
+    """What getaddrinfo says of a host. It knows no timeout, so it gets a thread, left when late. Raises OSError."""
     with contextlib.suppress(OSError, UnicodeError):
         return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     found = []
@@ -39,20 +39,23 @@ def addresses(host, port, deadline):
         try:
             found.append(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
         except (OSError, UnicodeError) as err:
-            found.append(err if isinstance(err, OSError) else OSError("%s is not a host's name" % host))
+            found.append(err if isinstance(err, OSError) else OSError(f"{host} is not a host's name"))
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(max(0.0, deadline - time.monotonic()))
     if not found:
-        raise TimeoutError("the name %s was not resolved in time" % host)
+        raise TimeoutError(f"the name {host} was not resolved in time")
     if isinstance(found[0], OSError):
         raise found[0]
     return found[0]
 
 
 def dial(host, port, deadline):
-    """A socket connected to a host by one of its addresses; each gets its share of the time until deadline (time.monotonic). Raises OSError."""
+    """A socket connected to a host by one of its addresses; each gets its share of the time. Raises OSError.
+
+    deadline: as time.monotonic counts.
+    """
     found, last = addresses(host, port, deadline)[:ADDRESSES], None
     for number, (family, kind, protocol, _name, address) in enumerate(found):
         share = (deadline - time.monotonic()) / (len(found) - number)
@@ -73,7 +76,7 @@ def dial(host, port, deadline):
 
 
 class Line(io.RawIOBase):
-    """A connection on which every wait ends at .deadline (time.monotonic) and that takes in no more than .room further bytes.
+    """A connection on which every wait ends at .deadline (time.monotonic) and that takes in .room more bytes at most.
 
     TLS is done between buffers: within ssl's own socket a peer could keep one read busy for as long as it sends.
     """
@@ -111,7 +114,7 @@ class Line(io.RawIOBase):
         view = memoryview(data)
         while view:
             self._wait()
-            view = view[self.socket.send(view[:65536]):]
+            view = view[self.socket.send(view[:65536]) :]
 
     def _step(self, step, *given):
         """One step of TLS, with what it has to say sent and what it waits for received."""
@@ -142,7 +145,7 @@ class Line(io.RawIOBase):
             part = self._step(self.tls.read, len(target)) if self.tls else self._take(len(target))
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             part = b""  # what is missing shows by the answer's own length
-        target[:len(part)] = part
+        target[: len(part)] = part
         return len(part)
 
     def sendall(self, data):
@@ -178,7 +181,10 @@ class Line(io.RawIOBase):
 
 
 class Reader(io.BufferedReader):
-    """What http.client reads an answer from. Its lines hold no control characters: what one side takes for a line's end would not be one for another."""
+    """What http.client reads an answer from.
+
+    Its lines hold no control characters: what one side takes for a line's end would not be one for another.
+    """
 
     def readline(self, size=-1):
         line = super().readline(size)
@@ -209,8 +215,13 @@ class Answer(http.client.HTTPResponse):
         super().begin()
         lengths = {value.strip() for value in self.headers.get_all("content-length", [])}
         transfer = [value.strip().lower() for value in self.headers.get_all("transfer-encoding", [])]
-        if (len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,15}", value) for value in lengths) or transfer not in ([], ["chunked"])
-                or lengths and transfer):
+        if (
+            len(lengths) > 1
+            or not all(re.fullmatch("[0-9]{1,15}", value) for value in lengths)
+            or transfer not in ([], ["chunked"])
+            or lengths
+            and transfer
+        ):
             raise Refused("does not say clearly how long it is")
         if self.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             raise Refused("is compressed, though that was not asked for")

@@ -28,6 +28,8 @@ def said():
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     yield node.value
+                elif isinstance(node, ast.JoinedStr):
+                    yield "".join(part.value if isinstance(part, ast.Constant) else "%s" for part in node.values)
     for path in sorted((CHECKOUT / "roles" / "gatecontrol" / "tasks").rglob("*.yml")):
         yield from re.findall(r"\bmsg: >-\n((?: {6,}.*\n)+)", path.read_text())
 

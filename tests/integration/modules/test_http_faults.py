@@ -1,4 +1,5 @@
-"""Every call the collection makes, against everything that can go wrong on the wire: it ends in time, says what it is, and tells no secret."""
+"""Every call, against all that can go wrong on the wire: it ends in time, says what it is, and tells no secret."""
+
 from __future__ import annotations
 
 import concurrent.futures
@@ -13,8 +14,17 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _facts, _http, _line, _session
-from faulty import KEY, RAW, Stage, table
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent,
+    _api,
+    _enrollment,
+    _facts,
+    _http,
+    _line,
+    _session,
+)
+from faulty import KEY, RAW, Stage
+from faulty_table import table
 from listeners import Authority
 
 TOKEN = "gc_" + "5ec0de" * 16
@@ -27,16 +37,27 @@ KINDS = set(re.search(r"kinds: ([a-z_\s]+)", _http.ApiError.__doc__).group(1).sp
 
 SITUATIONS = table()
 CALLS = {  # name -> (what it is called on, the call)
-    "ping": ("api", lambda api: api.ping()), "permissions": ("api", lambda api: api.permissions()),
-    "register": ("api", lambda api: api.register("web", "linux", "1.0.0")), "config": ("api", lambda api: api.config(1)),
-    "config_check": ("api", lambda api: api.config_check(1, "0" * 64)), "heartbeat": ("api", lambda api: api.heartbeat(1, connected=True, rxBytes=0)),
-    "status": ("api", lambda api: api.status(1, "connected", "t")), "peer_info": ("api", lambda api: api.peer_info(1)),
-    "peers": ("api", lambda api: list(api.peers())), "peer": ("api", lambda api: api.peer(1)), "create_peer": ("api", lambda api: api.create_peer("web")),
-    "update_peer": ("api", lambda api: api.update_peer(1, {"tags": "a"})), "delete_peer": ("api", lambda api: api.delete_peer(1)),
+    "ping": ("api", lambda api: api.ping()),
+    "permissions": ("api", lambda api: api.permissions()),
+    "register": ("api", lambda api: api.register("web", "linux", "1.0.0")),
+    "config": ("api", lambda api: api.config(1)),
+    "config_check": ("api", lambda api: api.config_check(1, "0" * 64)),
+    "heartbeat": ("api", lambda api: api.heartbeat(1, connected=True, rxBytes=0)),
+    "status": ("api", lambda api: api.status(1, "connected", "t")),
+    "peer_info": ("api", lambda api: api.peer_info(1)),
+    "peers": ("api", lambda api: list(api.peers())),
+    "peer": ("api", lambda api: api.peer(1)),
+    "create_peer": ("api", lambda api: api.create_peer("web")),
+    "update_peer": ("api", lambda api: api.update_peer(1, {"tags": "a"})),
+    "delete_peer": ("api", lambda api: api.delete_peer(1)),
     "peer_config": ("api", lambda api: api.peer_config(1)),
-    "licence": ("admin", lambda admin: admin.licence()), "user_id": ("admin", lambda admin: admin.user_id("admin")),
-    "tokens": ("admin", lambda admin: admin.tokens()), "mint": ("admin", lambda admin: admin.mint(1, "ansible: web", 1)),
-    "revoke": ("admin", lambda admin: admin.revoke(7)), "login": ("login", lambda admin: admin.transport.login("admin", PASSWORD))}
+    "licence": ("admin", lambda admin: admin.licence()),
+    "user_id": ("admin", lambda admin: admin.user_id("admin")),
+    "tokens": ("admin", lambda admin: admin.tokens()),
+    "mint": ("admin", lambda admin: admin.mint(1, "ansible: web", 1)),
+    "revoke": ("admin", lambda admin: admin.revoke(7)),
+    "login": ("login", lambda admin: admin.transport.login("admin", PASSWORD)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,20 +94,33 @@ def beat(folder, stage, situation):
     (root / "etc").mkdir(parents=True, exist_ok=True)
     (root / "etc/machine-id").write_text("0" * 32, encoding="ascii")
     store, given = _enrollment.Store(str(root)), options(stage, situation)
-    store.save("enrollment", {"peer_id": 1, "peer_name": "web", "url": given["url"], "interface": "wg0", "reporting": "full",
-                              "fingerprint": _facts.machine_fingerprint(str(root))})
+    store.save(
+        "enrollment",
+        {
+            "peer_id": 1,
+            "peer_name": "web",
+            "url": given["url"],
+            "interface": "wg0",
+            "reporting": "full",
+            "fingerprint": _facts.machine_fingerprint(str(root)),
+        },
+    )
     store.save("settings", given)
     store.put("token", TOKEN)
     begun = time.monotonic()
     shown = _agent.Agent(store, lambda argv, stdin=None: (127, "", "no")).beat()
     told = shown["error"]
-    return time.monotonic() - begun, _api.ApiError(told["text"], told["kind"]) if told and told["kind"] != "config" else None  # a config that it refuses
+    return time.monotonic() - begun, (
+        _api.ApiError(told["text"], told["kind"]) if told and told["kind"] != "config" else None
+    )  # a config that it refuses
 
 
 def inventory(folder, stage, situation):
     """The same for the inventory plugin, whose timeout is whole seconds."""
-    given, path = dict(options(stage, situation), timeout=1), folder / ("%s.gatecontrol.yml" % situation.name)
-    path.write_text(json.dumps(dict(given, plugin="callmetechie.gatecontrol.gatecontrol", peers_token=TOKEN)), encoding="utf-8")
+    given, path = dict(options(stage, situation), timeout=1), folder / (f"{situation.name}.gatecontrol.yml")
+    path.write_text(
+        json.dumps(dict(given, plugin="callmetechie.gatecontrol.gatecontrol", peers_token=TOKEN)), encoding="utf-8"
+    )
     plugin = inventory_loader.get("callmetechie.gatecontrol.gatecontrol")
     begun = time.monotonic()
     try:
@@ -104,16 +138,16 @@ def complaints(situation, seconds, error, timeout=TIMEOUT):
     if error is not None and not isinstance(error, _api.ApiError):
         yield "".join(traceback.format_exception(error)[-3:])
         return
-    text = "" if error is None else "%s %s" % (error, json.dumps(error.failure))
+    text = "" if error is None else f"{error} {json.dumps(error.failure)}"
     if seconds > timeout + LATE:
-        yield "%.1f s" % seconds
+        yield f"{seconds:.1f} s"
     if error is None and situation.fails:
         yield "taken for an answer"
     if error is not None and error.kind not in KINDS:
-        yield "kind %r" % error.kind
+        yield f"kind {error.kind!r}"
     if error is not None and (len(text) > 1200 or not text.isprintable()):
-        yield "text %r" % text[:300]
-    yield from ("%s... is told: %s" % (secret[:8], text) for secret in SECRETS if secret in text)
+        yield f"text {text[:300]!r}"
+    yield from (f"{secret[:8]}... is told: {text}" for secret in SECRETS if secret in text)
 
 
 def test_the_table_is_as_large_as_it_is_said_to_be():
@@ -127,7 +161,11 @@ def test_a_call_ends_in_time_says_what_it_is_and_tells_no_secret(stage, tmp_path
             return runs.get(call, functools.partial(play, stage, call=call))(situation)
         except Exception as err:  # another one than it may be
             return 0, err
-    runs = {"beat": functools.partial(beat, tmp_path, stage), "inventory": functools.partial(inventory, tmp_path, stage)}
+
+    runs = {
+        "beat": functools.partial(beat, tmp_path, stage),
+        "inventory": functools.partial(inventory, tmp_path, stage),
+    }
     inventory_loader.get("callmetechie.gatecontrol.gatecontrol")  # two threads cannot load it at once
     wrong, limit = [], 1 if call == "inventory" else TIMEOUT
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
@@ -136,5 +174,5 @@ def test_a_call_ends_in_time_says_what_it_is_and_tells_no_secret(stage, tmp_path
     if len(late) <= FEW:  # on a machine that had no time for them? Once more, alone
         ended.update((situation, run(situation)) for situation in late)
     for situation, (seconds, error) in ended.items():
-        wrong += ["%s: %s" % (situation.name, one) for one in complaints(situation, seconds, error, limit)]
+        wrong += [f"{situation.name}: {one}" for one in complaints(situation, seconds, error, limit)]
     assert not wrong, "%d:\n%s" % (len(wrong), "\n".join(wrong[:40]))
