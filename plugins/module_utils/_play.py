@@ -89,6 +89,13 @@ def check_facts(host: str, variables: t.Mapping) -> None:
                         % (host, shown, " and %d more" % (len(found) - 1) if len(found) > 1 else ""))
 
 
+class _NoFacts(dict):
+    """A fact cache in which nothing is."""
+
+    def get(self, _host, _default=None):
+        return {}
+
+
 def check_values(action: t.Any, host: str, variables: t.Mapping, names: t.Iterable[str]) -> None:
     """Raise PlayError where variables of the collection's come out otherwise than they do without the host's facts.
 
@@ -96,15 +103,17 @@ def check_values(action: t.Any, host: str, variables: t.Mapping, names: t.Iterab
     """
     if not set(variables.get("ansible_facts") or {}) - {"discovered_interpreter_python"}:
         return
-    from ansible import constants
     from ansible.template import Templar, trust_as_template
 
-    manager = variables["hostvars"]._variable_manager  # this process is the task's own, so nobody else sees the switch
-    constants.INJECT_FACTS_AS_VARS = False
-    clean = manager.get_vars(play=action._task.play, host=manager._inventory.get_host(host), task=action._task)
+    manager = variables["hostvars"]._variable_manager
+    facts, manager._fact_cache = manager._fact_cache, _NoFacts()  # in this process alone, which is the task's own; the cache itself is not touched
+    try:
+        clean = manager.get_vars(play=action._task.play, host=manager._inventory.get_host(host), task=action._task)
+    finally:
+        manager._fact_cache = facts
     plain = Templar(loader=action._loader, variables=clean)
     for name in sorted(names):
-        text = trust_as_template("{{ %s | default(omit) }}" % name)
+        text = trust_as_template("{{ %s | default(none) }}" % name)
         value = action._templar.template(text)
         try:
             same = plain.template(text) == value

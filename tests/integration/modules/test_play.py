@@ -74,7 +74,7 @@ def test_a_run_goes_on_with_nothing_of_the_run_before(play):
         assert logins(play.gate) == 1
 
 
-CANARY = {"ansible_remote_tmp": "{room}/x/$(touch {room}/canary)", "ansible_shell_executable": "{room}/canary.sh", "ansible_shell_type": "fish",
+CANARY = {"ansible_remote_tmp": "{room}/x/$(touch {room}/canary)", "ansible_shell_executable": "{room}/canary.sh", "ansible_shell_type": "powershell",
           "ansible_python_interpreter": "{room}/canary.sh", "ansible_async_dir": "{room}/$(touch {room}/canary)", "ansible_become": True,
           "ansible_become_method": "su", "ansible_connection": "ssh", "ansible_host": "192.0.2.1"}
 
