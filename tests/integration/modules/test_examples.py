@@ -79,7 +79,7 @@ def test_examples_run_as_they_stand(gates, tmp_path, module):
         "gatecontrol_config": ["GET config 200"] * 3,
         "gatecontrol_status": ["GET config 200", "POST heartbeat 200", "POST heartbeat 200"],
         "gatecontrol_fleet": [*login, *lists, "GET /license 200", *["POST /peers 201", "POST /users/1/tokens 201"] * 2,
-                              *login, *lists, *["DELETE /peers/%d 200"] * 2],
+                              *lists, *["DELETE /peers/%d 200"] * 2],  # one login serves the whole play
         "gatecontrol_token": [*login, *lists, "POST /users/1/tokens 201", *lists],
         "gatecontrol_host_info": [],
     }[module]
