@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -126,12 +127,15 @@ class Change:
 
     def __init__(self, host: Host) -> None:
         self.host, self.armed, self.settled, self._end = host, None, None, threading.Event()
+        self.deadline = 0.0  # the change's own, by the same clock: hosts share this machine's
         self._path = host.lab.scenario.file(host.name, PENDING)
         self._thread = threading.Thread(target=self._watch)
 
     def _watch(self) -> None:
         while not self._end.wait(0.02) and self.settled is None:
             there = self._path.exists()
+            with contextlib.suppress(OSError, ValueError):
+                self.deadline = json.loads(self._path.read_text(encoding="utf-8"))["deadline"]
             if there and self.armed is None:
                 self.armed = time.monotonic()
             elif not there and self.armed is not None:
@@ -152,6 +156,11 @@ class Change:
         """Wait for the end of the change; the seconds it took."""
         wait_until(lambda: self.settled is not None, limit, f"the change of {self.host} did not end")
         return self.settled - self.armed
+
+    @property
+    def late(self) -> float:
+        """Seconds by which the change was over after its deadline; less than nothing where it was before."""
+        return self.settled - self.deadline
 
 
 def wait_until(true, limit: float, otherwise: str, every: float = 0.05) -> None:
