@@ -112,7 +112,7 @@ def test_networkd_leaves_a_tunnel_alone_and_what_it_took_comes_back(lab):
         assert "ManageForeignRoutingPolicyRules=no" in lab.on(host, "cat " + NETWORKD)
         lab.on(host, "systemctl restart systemd-networkd; networkctl reconfigure eth0; sleep 2")
         assert lab.state(host) == before[host] and lab.show(host)["beside_tunnel"] == []
-    said = lose(lab, lab.cloud, "rm %s; systemctl restart systemd-networkd; sleep 3" % NETWORKD)
+    said = lose(lab, lab.cloud, "rm %s; systemctl restart systemd-networkd; networkctl reconfigure eth0; sleep 4" % NETWORKD)
     assert all(any("ip rules" in reason for reason in said[host]["beside_tunnel"]) for host in lab.cloud), said
     found_again(lab, lab.cloud, before)
     for host in lab.names:
