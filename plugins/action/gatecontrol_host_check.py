@@ -22,19 +22,22 @@ class ActionModule(Gated):
         _checked, params = self.validate_argument_spec(argument_spec=_options.HOST_CHECK)
         points = self._points(task_vars)
         failing = _points.failing(points)
-        return dict(result, ok=not failing, failing=failing, points=points, lines=_points.lines(points, params["width"]))
+        lines = _points.lines(points, params["width"])
+        return dict(result, ok=not failing, failing=failing, points=points, lines=lines)
 
     def _points(self, task_vars: dict[str, t.Any] | None) -> list[dict[str, str]]:
         if _verify.is_windows(self, task_vars):
-            return [{"name": "connection", "outcome": _points.NOT_APPLICABLE, "text": "Windows hosts are not asked; docs/windows.md says what they need"}]
+            return [{"name": "connection", "outcome": _points.NOT_APPLICABLE,
+                     "text": "Windows hosts are not asked; docs/windows.md says what they need"}]
         try:
             answer = self.module("gatecontrol_host_check", None, task_vars)
         except AnsibleError as err:
             answer = {"failed": True, "msg": str(err)}
         if answer.get("failed") or not answer.get("points"):
-            said = _gate.clean(" ".join(filter(None, (answer.get("msg"), answer.get("module_stderr"), answer.get("module_stdout")))) or "no answer", 300)
+            words = filter(None, (answer.get(key) for key in ("msg", "module_stderr", "module_stdout")))
+            said = _gate.clean(" ".join(words) or "no answer", 300).rstrip(".")
             return [{"name": "connection", "outcome": _points.FAIL,
-                     "text": f"the host could not be asked: {said.rstrip('.')}; look at its address, its user, sudo and its Python"}]
+                     "text": f"the host could not be asked: {said}; look at its address, its user, sudo and its Python"}]
         return [{"name": "connection", "outcome": _points.PASS, "text": self._way()}, *answer["points"]]
 
     def _way(self) -> str:

@@ -1,25 +1,24 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a GateControl server is what the collection expects: points that are asked for and judged, without changing anything.
+"""Whether a GateControl server is what the collection expects: points that are asked and judged, nothing is changed.
 
-What is written for a moment, where the user wants that, is _trial's. Both run in a process of their own on the controller (_checking).
+What is written for a moment, where the user wants that, is _trial's. Both run in a process of their own on the
+controller (_checking).
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
 import calendar
-import email.utils
 import itertools
 import ssl
 import time
-from collections.abc import Callable
 
 from . import _api, _fleet, _http, _points, _session, _wgconf
 from ._points import FAIL, NOT_APPLICABLE, PASS, NotApplicable, Wrong
+from ._tally import Counted, Tally
 
-MOST = 25  # requests of one check, beside its one login
 KNOWN = "1.118.2"  # the latest release whose behaviour is known
 PREFIX = "gatecontrol-check-"  # begins the names of the peers that a check makes
 SLOW = 3.0  # seconds for an answer; a beat of each host waits as long
@@ -27,66 +26,22 @@ SKEW = 60  # seconds
 LEAST = 0.1  # of a certificate's life; those who renew by themselves do so long before
 ENROLLMENT = 10  # requests with which a host is enrolled and looked at
 UNREACHED = ("network", "proxy", "tls", "redirect")
-# What the list of peers shows from a release on, latest first: tells a peers token, which may not ask, how old the server is at most.
+# What the list of peers shows from a release on, latest first: it tells a peers token, which may not ask, how old the
+# server is at most.
 TRACES = (("owner_name", "1.51.0"), ("hostname", "1.35.0"), ("peer_type", "1.6.1"))
 ODD = "the answer has not the form that the collection expects; look into the server's log"
 ORDER = (
-    "server", "certificate", "login", "peers token", "client token", "release", "clock", "peers", "licence", "users", "rate limit", "speed",
-    "by login", "by peers token", "by register", "by bound token", "any way", "make a peer", "peer's config", "policy", "mint a token",
-    "client config", "unchanged", "changed", "heartbeat", "status", "peer info", "register", "disable", "revoke", "delete", "nothing stays")
-
-
-class Tally:
-    """What all requests of a check have in common: their number, the slowest, the last answer's time, the certificate."""
-
-    def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time):
-        self.most, self.clock, self.now = most, clock, now
-        self.requests, self.answers, self.slowest = 0, 0, (0.0, "")
-        self.date = self.certificate = None
-
-    @property
-    def left(self) -> int:
-        """Requests that may still be sent."""
-        return self.most - self.requests
-
-
-class Counted(_http.HttpTransport):
-    """The transport, with its requests counted in a Tally; raises NotApplicable where no more may be sent."""
-
-    def __init__(self, options: dict, tally: Tally):
-        super().__init__(_http.complete(options))
-        self.tally = tally
-
-    def _connect(self, deadline: float) -> None:
-        super()._connect(deadline)
-        if self.connection.tls:
-            self.tally.certificate = self.connection.tls.getpeercert() or {}
-
-    def exchange(self, method: str, path: str, headers: dict, body=None, deadline: float | None = None):
-        """As HttpTransport's."""
-        tally = self.tally
-        if tally.left <= 0:
-            raise NotApplicable(f"not asked: the {tally.most} requests that a check may send are used up")
-        tally.requests += 1
-        begun = tally.clock()
-        try:
-            response = super().exchange(method, path, headers, body, deadline)
-        except BaseException:
-            self.close()  # what is still to come must not be taken for the next answer
-            raise
-        took = tally.clock() - begun
-        tally.answers += 1
-        tally.slowest = max(tally.slowest, (took, path.split("?")[0]))
-        date = email.utils.parsedate_tz(response.headers.get("date", ""))
-        tally.date = (email.utils.mktime_tz(date) - tally.now() + took / 2) if date else tally.date
-        return response
+    "server", "certificate", "login", "peers token", "client token", "release", "clock", "peers", "licence",
+    "users", "rate limit", "speed", "by login", "by peers token", "by register", "by bound token", "any way",
+    "make a peer", "peer's config", "policy", "mint a token", "client config", "unchanged", "changed", "heartbeat",
+    "status", "peer info", "register", "disable", "revoke", "delete", "nothing stays")
 
 
 class Check:
     """One check of one server.
 
-    options: as _api.Api takes them, without a token. secrets: {"token", "peers_token", "admin_user", "admin_password", "token_user", "peer_id"}, None
-    where not given. intervals: (of the heartbeat, of the config's) in seconds.
+    options: as _api.Api takes them, without a token. secrets: {"token", "peers_token", "admin_user", "admin_password",
+    "token_user", "peer_id"}, None where not given. intervals: (of the heartbeat, of the config's) in seconds.
     """
 
     def __init__(self, options: dict, secrets: dict, intervals: tuple = (60, 300), tally: Tally | None = None):
@@ -98,7 +53,10 @@ class Check:
         self.full, self.listing, self.logins = False, [], 0
 
     def api(self, token: str, fingerprint: str | None = None):
-        """The server as a token sees it. fingerprint: none for a token that was given, since the first one that is sent may stay the token's."""
+        """The server as a token sees it.
+
+        fingerprint: none for a token that was given, since the first one that is sent may stay the token's.
+        """
         return _api.Api(dict(self.options, token=token), {"fingerprint": fingerprint}, transport=self.transport)
 
     def later(self, release: str) -> bool | None:
@@ -129,8 +87,11 @@ class Check:
     def _secrets(self) -> None:
         """What each secret opens; in the order in which a run would use them."""
         ask, given = self.points.ask, self.secrets
-        for name, key, work in (("login", "admin_password", self._login), ("peers token", "peers_token", self._peers_token),
-                                ("client token", "token", self._client_token)):
+        for name, key, work in (
+            ("login", "admin_password", self._login),
+            ("peers token", "peers_token", self._peers_token),
+            ("client token", "token", self._client_token),
+        ):
             if given.get(key):
                 ask(name, work)
             else:
@@ -172,8 +133,15 @@ class Check:
                 return "accepted; bound to its peer, and to the machine that uses it first or did already"
             if number and self.bound:
                 self.client = None
-                raise Wrong(f"the token is bound to another peer than {number}; correct gatecontrol_peer_id or give this host a token of its own") from err
-            return "accepted; bound to a peer, whose number goes into gatecontrol_peer_id" if self.bound else "accepted; bound to no peer yet"
+                raise Wrong(
+                    f"the token is bound to another peer than {number}; correct gatecontrol_peer_id or give this host a"
+                    " token of its own"
+                ) from err
+            return (
+                "accepted; bound to a peer, whose number goes into gatecontrol_peer_id"
+                if self.bound
+                else "accepted; bound to no peer yet"
+            )
         self.bound = True
         return f"accepted; bound to the peer {_shown(peer.get('name'))} ({peer.get('id')})"
 
@@ -196,14 +164,20 @@ class Check:
             raise NotApplicable("plain http")
         known = self.tally.certificate
         if self.options.get("validate_certs") is False:
-            raise Wrong("not checked, since gatecontrol_validate_certs is false: anybody in between can read the tokens; give gatecontrol_ca_path instead")
+            raise Wrong(
+                "not checked, since gatecontrol_validate_certs is false: anybody in between can read the tokens; give"
+                " gatecontrol_ca_path instead"
+            )
         if not known:
             raise NotApplicable("checked; its dates are not told here")
         begin, end = (ssl.cert_time_to_seconds(known[key]) for key in ("notBefore", "notAfter"))
         left = end - self.tally.now()
         until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(end))
         if left < LEAST * (end - begin):
-            raise Wrong(f"valid until {until} only, and not renewed yet; renew it, or every host is cut off from the server then")
+            raise Wrong(
+                f"valid until {until} only, and not renewed yet; renew it, or every host is cut off from the server"
+                " then"
+            )
         return f"trusted, valid until {until}"
 
     def _release(self):
@@ -220,11 +194,17 @@ class Check:
             raise NotApplicable("no secret that works was given")
         number = _api.release(self.version)
         if not number:
-            raise Wrong(f"the server calls its release {_shown(self.version)!r}, which is no number; look into the server's log")
+            raise Wrong(
+                f"the server calls its release {_shown(self.version)!r}, which is no number; look into the server's log"
+            )
         if number > _api.release(KNOWN):
-            return (f"{_shown(self.version)} is later than {KNOWN}, the latest release known here: whether it fits is what the other points "
-                    "show, registering aside")
-        return f"{_shown(self.version)}, known" + ("; registering is broken there" if _api.register_broken(self.version) else "")
+            return (
+                f"{_shown(self.version)} is later than {KNOWN}, the latest release known here: whether it fits is what"
+                " the other points show, registering aside"
+            )
+        return f"{_shown(self.version)}, known" + (
+            "; registering is broken there" if _api.register_broken(self.version) else ""
+        )
 
     def _era(self) -> str:
         seen = next((since for key, since in TRACES if self.listing and key in self.listing[0]), "1.6.0")
@@ -235,19 +215,32 @@ class Check:
         if offset is None:
             raise NotApplicable("the server does not tell its time")
         if abs(offset) > SKEW:
-            raise Wrong(f"the server's clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's: expiry times and "
-                        "certificates go by it; set the clock that is wrong")
-        return "server and controller agree" if abs(offset) < 2 else f"{abs(offset):.0f} s between server and controller"
+            raise Wrong(
+                f"the server's clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} this machine's:"
+                " expiry times and certificates go by it; set the clock that is wrong"
+            )
+        return (
+            "server and controller agree" if abs(offset) < 2 else f"{abs(offset):.0f} s between server and controller"
+        )
 
     def _peers(self):
         if self.count is None:
             if not self.admin:
-                raise NotApplicable("a client token may not list the peers" if self.client else "no secret that may list them works")
+                raise NotApplicable(
+                    "a client token may not list the peers" if self.client else "no secret that may list them works"
+                )
             self._list(self.admin)
-        left = [peer["name"] for peer in self.listing if is_left(peer) and _fleet.is_past(peer.get("expires_at"), self.tally.now() + (self.offset or 0))]
+        left = [
+            peer["name"]
+            for peer in self.listing
+            if is_left(peer) and _fleet.is_past(peer.get("expires_at"), self.tally.now() + (self.offset or 0))
+        ]
         if left:
-            raise Wrong(f"an earlier check was killed and left {', '.join(map(_shown, left[:5]))}; delete them with "
-                        f"ansible-playbook callmetechie.gatecontrol.retire -e gatecontrol_retire_names={','.join(map(_shown, left[:5]))}")
+            raise Wrong(
+                f"an earlier check was killed and left {', '.join(map(_shown, left[:5]))}; delete them with"
+                " ansible-playbook callmetechie.gatecontrol.retire -e"
+                f" gatecontrol_retire_names={','.join(map(_shown, left[:5]))}"
+            )
         return f"{'at least ' * self.full}{self.count}"
 
     def _licence(self):
@@ -279,7 +272,11 @@ class Check:
         return f"tokens can be minted for {name}"
 
     def _rate_limit(self):
-        rates = [(name, api.budget) for name, api in (("a token", self.client or self.peers_api), ("the login", self.admin)) if api and api.budget]
+        rates = [
+            (name, api.budget)
+            for name, api in (("a token", self.client or self.peers_api), ("the login", self.admin))
+            if api and api.budget
+        ]
         if not rates:
             raise NotApplicable("the server does not tell it")
         heartbeat, config = (max(1, seconds) for seconds in self.intervals)
@@ -287,10 +284,15 @@ class Check:
         for name, rate in rates:
             left = rate["until"] - time.monotonic()
             if name == "a token" and rate["limit"] < needed:
-                raise Wrong(f"a token may send {rate['limit']} requests in 15 minutes, and a host needs {needed} with these intervals; raise "
-                            "GC_RATE_LIMIT_API on the server, or gatecontrol_heartbeat_interval")
+                raise Wrong(
+                    f"a token may send {rate['limit']} requests in 15 minutes, and a host needs {needed} with these"
+                    " intervals; raise GC_RATE_LIMIT_API on the server, or gatecontrol_heartbeat_interval"
+                )
             if rate["left"] < ENROLLMENT:
-                raise Wrong(f"{rate['left']} of {rate['limit']} requests are left for {name}; come back in {max(1, int(left))} s")
+                raise Wrong(
+                    f"{rate['left']} of {rate['limit']} requests are left for {name}; come back in"
+                    f" {max(1, int(left))} s"
+                )
         return ", ".join(f"{rate['left']} of {rate['limit']} requests left for {name}" for name, rate in rates)
 
     # -- what follows
@@ -298,7 +300,12 @@ class Check:
     def _ways(self) -> None:
         """Which ways to enroll a host are open with what was given."""
         points, given = self.points, self.secrets
-        ways = {"by login": self._by_login, "by peers token": self._by_peers_token, "by register": self._by_register, "by bound token": self._by_bound_token}
+        ways = {
+            "by login": self._by_login,
+            "by peers token": self._by_peers_token,
+            "by register": self._by_register,
+            "by bound token": self._by_bound_token,
+        }
         for name, work in ways.items():
             points.ask(name, work)
         tokens = [name for name in ways if points.passed(name)]
@@ -307,7 +314,11 @@ class Check:
         elif given.get("token") and _api.register_broken(self.version) and self.bound is False:
             points.put("any way", FAIL, f"none with this token: {_api.OTHER_WAYS}")
         else:
-            points.put("any way", FAIL, "no host can be enrolled with what was given; docs/releases.md has the ways that this release knows")
+            points.put(
+                "any way",
+                FAIL,
+                "no host can be enrolled with what was given; docs/releases.md has the ways that this release knows",
+            )
 
     def _by_login(self):
         if not self.secrets.get("admin_password"):
@@ -320,12 +331,16 @@ class Check:
 
     def _by_peers_token(self):
         if not self.peers_api:
-            raise NotApplicable("closed: see peers token" if self.secrets.get("peers_token") else "no peers token was given")
+            raise NotApplicable(
+                "closed: see peers token" if self.secrets.get("peers_token") else "no peers token was given"
+            )
         return "makes peers; hosts send no heartbeat"
 
     def _by_register(self):
         if not self.client:
-            raise NotApplicable("closed: see client token" if self.secrets.get("token") else "no client token was given")
+            raise NotApplicable(
+                "closed: see client token" if self.secrets.get("token") else "no client token was given"
+            )
         if _api.register_broken(self.version):
             raise NotApplicable("broken in this release: it answers 500 and leaves a peer behind")
         if self.bound:
@@ -336,7 +351,9 @@ class Check:
 
     def _by_bound_token(self):
         if not self.client:
-            raise NotApplicable("closed: see client token" if self.secrets.get("token") else "no client token was given")
+            raise NotApplicable(
+                "closed: see client token" if self.secrets.get("token") else "no client token was given"
+            )
         if self.bound is False:
             raise NotApplicable("the token is bound to no peer")
         return "with gatecontrol_peer_id"
@@ -347,7 +364,12 @@ class Check:
         if not self.tally.answers:
             return
         if took > SLOW:
-            self.points.put("speed", FAIL, f"{path} took {took:.1f} s: a beat of each host waits as long; look at the server's load and at its proxy")
+            self.points.put(
+                "speed",
+                FAIL,
+                f"{path} took {took:.1f} s: a beat of each host waits as long; look at the server's load and at its"
+                " proxy",
+            )
         else:
             self.points.put("speed", PASS, f"the slowest answer took {took:.1f} s")
 

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A check in a process of its own on the controller.
 
-Where a play is interrupted, Ansible ends the processes of its tasks at once, and a peer that was made for the check would stay. This one is in a session of
-its own, notices that whoever began it is gone, takes away what it made, and ends.
+Where a play is interrupted, Ansible ends the processes of its tasks at once, and a peer that was made for the check
+would stay. This one is in a session of its own, notices that whoever began it is gone, takes away what it made, and
+ends.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
@@ -13,57 +14,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 
-from . import _api, _check, _http, _points, _trial
-
-# The package of this folder, under a name of its own and with the standard library alone.
-BEGIN = ("import sys, types; package = types.ModuleType('gatecontrol'); package.__path__ = [sys.argv[1]]; sys.modules['gatecontrol'] = package; "
-         "from gatecontrol import _checking; _checking.main()")
-ENDING = 60  # seconds for taking away what was made
+from . import _check, _points, _trial
 
 
 class Interrupted(BaseException):
     """Whoever asked for the check is gone."""
 
 
-def run(given: dict) -> dict:
-    """Run a check in a process of its own; what report() returns. given: {"options", "secrets", "intervals", "policy", "write": bool}.
-
-    Raises ApiError (protocol) where the process did not answer, within the time that all its requests may take.
-    """
-    most = (_check.MOST + 5) * (int(given["options"].get("timeout") or _http.DEFAULTS["timeout"]) + 5)
-    argv = [sys.executable, "-IS", "-c", BEGIN, os.path.dirname(os.path.abspath(__file__))]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        watch = threading.Timer(most, process.terminate)
-        watch.daemon = True
-        watch.start()
-        errors: list = []
-        reader = threading.Thread(target=lambda: errors.append(process.stderr.read()), daemon=True)
-        reader.start()
-        try:
-            process.stdin.write(json.dumps(given) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.read()
-        except BrokenPipeError:
-            answer = ""
-        finally:
-            watch.cancel()
-            process.stdin.close()  # it cleans up and ends, if it has not yet
-        process.wait(ENDING)
-        reader.join(ENDING)
-    try:
-        return json.loads(answer)
-    except ValueError as err:
-        last = ("".join(errors).strip().splitlines() or [f"exit status {process.returncode}"])[-1]
-        raise _api.ApiError(f"the check did not end: {last}; run it again", "protocol") from err
-
-
 def report(given: dict) -> dict:
-    """The check itself: {"ok", "failing": [names of points], "url", "version", "time", "requests", "logins", "points", "tunnel": what a host's config would hold}."""
+    """The check itself, of what _apart.run is given.
+
+    Returns {"ok", "failing": [names of points], "url", "version", "time", "requests", "logins", "points",
+    "tunnel": what a host's config would hold}.
+    """
     check = _check.Check(given["options"], given["secrets"], tuple(given["intervals"]))
     tunnel: dict = {}
     try:
@@ -78,9 +45,17 @@ def report(given: dict) -> dict:
         check.finish()
         check.transport.close()
     points = check.points.listed()
-    return {"ok": not _points.failing(points), "failing": _points.failing(points), "url": check.options["url"], "version": check.version,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "requests": check.tally.requests, "logins": check.logins, "points": points,
-            "tunnel": tunnel}
+    return {
+        "ok": not _points.failing(points),
+        "failing": _points.failing(points),
+        "url": check.options["url"],
+        "version": check.version,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "requests": check.tally.requests,
+        "logins": check.logins,
+        "points": points,
+        "tunnel": tunnel,
+    }
 
 
 def _interrupt(_number, _frame):

@@ -23,8 +23,8 @@ class NotApplicable(Exception):
 class Points:
     """Points by their names: {"name", "outcome", "text"}.
 
-    order: the names as they are listed; bad: classes of exceptions that fail a point, beside Wrong; odd: what is said where an answer has not the form that
-    the code expects.
+    order: the names as they are listed; bad: classes of exceptions that fail a point, beside Wrong; odd: what is said
+    where an answer has not the form that the code expects.
     """
 
     def __init__(self, order, bad=(), odd="the answer has not the form that is expected"):
@@ -75,6 +75,11 @@ def lines(points, width):
     found = []
     for point in points:
         begin = "%-5s%-*s  " % (point["outcome"], wide, point["name"])
-        found += textwrap.wrap(point["text"], max(width, len(begin) + 20), initial_indent=begin, subsequent_indent=" " * len(begin),
-                               break_on_hyphens=False) or [begin.rstrip()]
+        found += textwrap.wrap(
+            point["text"],
+            max(width, len(begin) + 20),
+            initial_indent=begin,
+            subsequent_indent=" " * len(begin),
+            break_on_hyphens=False,
+        ) or [begin.rstrip()]
     return found

@@ -23,13 +23,20 @@ ORDER = ("root", "python", "systemd", "wireguard", "tun device", "capability", "
 
 
 class Preflight:
-    """The points of one host. host: a _facts.Host; allowed_ips: networks that are to go into the tunnel, None where the server decides; interface: the
-    tunnel's; table: as in the policy."""
+    """The points of one host.
+
+    host: a _facts.Host; allowed_ips: networks that are to go into the tunnel, None where the server decides;
+    interface: the tunnel's; table: as in the policy.
+    """
 
     def __init__(self, host, allowed_ips=None, interface="wg0", table=None):
         self.host, self.root, self.run = host, host.store.root, host.run
         # Ansible lets a list be given as "a,b".
-        self.allowed_ips = [part.strip() for part in allowed_ips.split(",") if part.strip()] if isinstance(allowed_ips, str) else allowed_ips
+        self.allowed_ips = (
+            [part.strip() for part in allowed_ips.split(",") if part.strip()]
+            if isinstance(allowed_ips, str)
+            else allowed_ips
+        )
         self.interface, self.table = interface, table
         self.points = _points.Points(ORDER, (_facts.AgentError, _observe.TunnelError))
         self.mac = _services.system(self.root) == "macos"
@@ -41,8 +48,13 @@ class Preflight:
         ask("root", self.administrator)
         ask("python", lambda: _python.interpreter(self.run))
         ask("systemd", self.service_manager)
-        for name, work in (("wireguard", self.wireguard), ("tun device", self.tun), ("capability", self.capability), ("sysctl", self.sysctl),
-                           ("networks", self.networks)):
+        for name, work in (
+            ("wireguard", self.wireguard),
+            ("tun device", self.tun),
+            ("capability", self.capability),
+            ("sysctl", self.sysctl),
+            ("networks", self.networks),
+        ):
             if self.mac:
                 self.points.put(name, _points.NOT_APPLICABLE, "not on macOS")
             else:
@@ -52,19 +64,28 @@ class Preflight:
     def administrator(self):
         """Whether this runs as root."""
         if os.geteuid():
-            raise Wrong("the task does not run as root; let Ansible become root on this host (ansible_become, ansible_become_password)")
+            raise Wrong(
+                "the task does not run as root; let Ansible become root on this host (ansible_become,"
+                " ansible_become_password)"
+            )
         return "the task runs as root"
 
     def service_manager(self):
         """Whether what the agent's timer needs is there."""
         if not self.host.services.available():
-            raise Wrong("this host does not run %s, which the tunnel and the heartbeat need; enroll a host that is booted with it" % self.host.services.NAME)
+            raise Wrong(
+                "this host does not run %s, which the tunnel and the heartbeat need; enroll a host that is booted"
+                " with it"
+                % self.host.services.NAME
+            )
         return "%s runs" % self.host.services.NAME
 
     def wireguard(self):
         """What makes WireGuard interfaces."""
         self.backend = _observe.backend(self.run)
-        return {"kernel": "in the kernel", "wireguard-go": "wireguard-go is installed"}.get(self.backend, "not in the kernel, so wireguard-go is needed")
+        return {"kernel": "in the kernel", "wireguard-go": "wireguard-go is installed"}.get(
+            self.backend, "not in the kernel, so wireguard-go is needed"
+        )
 
     def tun(self):
         """Whether wireguard-go could make an interface."""
@@ -73,8 +94,10 @@ class Preflight:
         try:
             os.close(os.open(os.path.join(self.root, TUN), os.O_RDWR))
         except OSError as err:
-            raise Wrong("/%s: %s, and WireGuard is not in this host's kernel; load the kernel's module tun or wireguard, or give the container this device"
-                        % (TUN, err.strerror)) from None
+            raise Wrong(
+                "/%s: %s, and WireGuard is not in this host's kernel; load the kernel's module tun or wireguard, or"
+                " give the container this device" % (TUN, err.strerror)
+            ) from None
         return "/%s opens" % TUN
 
     def capability(self):
@@ -87,7 +110,10 @@ class Preflight:
         if not effective:
             raise NotApplicable("the kernel does not tell it")
         if not int(effective.group(1), 16) >> NET_ADMIN & 1:
-            raise Wrong("root may not change networks here (CAP_NET_ADMIN is missing), so no tunnel can be made; give the container that capability")
+            raise Wrong(
+                "root may not change networks here (CAP_NET_ADMIN is missing), so no tunnel can be made; give the"
+                " container that capability"
+            )
         return "root may change networks"
 
     def sysctl(self):
@@ -97,8 +123,11 @@ class Preflight:
         path = os.path.join(self.root, MARK)
         if not os.path.exists(path) or os.access(path, os.W_OK):
             return "can be set"
-        raise Wrong("/%s cannot be written (Read-only file system, as in a container), which wg-quick does for a tunnel that takes all traffic; set "
-                    "gatecontrol_allowed_ips to the networks behind the server, or let the container write there" % MARK)
+        raise Wrong(
+            "/%s cannot be written (Read-only file system, as in a container), which wg-quick does for a tunnel that"
+            " takes all traffic; set gatecontrol_allowed_ips to the networks behind the server, or let the container"
+            " write there" % MARK
+        )
 
     def networks(self):
         """Whether the tunnel's networks are this host's own."""
@@ -113,7 +142,10 @@ class Preflight:
 
 
 def own_networks(run, interface):
-    """{network: the name of the interface that has it} of this host, without loopback and the tunnel. Raises NotApplicable where ip is missing."""
+    """{network: the name of the interface that has it} of this host, without loopback and the tunnel.
+
+    Raises NotApplicable where ip is missing.
+    """
     try:
         links = json.loads(_observe.command(run, ["ip", "-j", "address", "show"]) or "[]")
     except (_observe.TunnelError, ValueError):
@@ -131,16 +163,19 @@ def overlaps(allowed_ips, own):
     """Why these networks cannot go into a tunnel, as one sentence; None where they can. own: as own_networks has it."""
     for network in (ipaddress.ip_network(str(text), strict=False) for text in allowed_ips):
         if network in own:
-            return ("AllowedIPs have %s, which is this host's own network on %s, and would cut it off there (RTNETLINK answers: File exists); leave it out "
-                    "with gatecontrol_allowed_ips" % (network, own[network]))
+            return (
+                "AllowedIPs have %s, which is this host's own network on %s, and would cut it off there (RTNETLINK"
+                " answers: File exists); leave it out with gatecontrol_allowed_ips" % (network, own[network])
+            )
     return None
 
 
 def endpoint_inside(config, resolve, near=lambda address: -1):
     """Why the tunnel of this Config would swallow its own packets, as one sentence; None where it would not.
 
-    wg-quick keeps them out where all traffic (/0) goes into the tunnel, and nowhere else. resolve: a host's name -> its addresses; near: an address ->
-    the length of the longest prefix that leads to it beside the tunnel, -1 where only the default does.
+    wg-quick keeps them out where all traffic (/0) goes into the tunnel, and nowhere else. resolve: a host's name -> its
+    addresses; near: an address -> the length of the longest prefix that leads to it beside the tunnel, -1 where only
+    the default does.
     """
     if _wgconf.is_full_tunnel(config) or config.interface.get("Table") == "off":
         return None
@@ -148,10 +183,17 @@ def endpoint_inside(config, resolve, near=lambda address: -1):
     for peer in config.peers:
         name = _wgconf.split_endpoint(peer["Endpoint"])[0] if "Endpoint" in peer else None
         for address in map(ipaddress.ip_address, resolve(name) if name else ()):
-            inside = [network for network in networks if network.version == address.version and address in network and network.prefixlen >= near(address)]
+            inside = [
+                network
+                for network in networks
+                if network.version == address.version and address in network and network.prefixlen >= near(address)
+            ]
             if inside:
-                return ("the server's own endpoint %s (%s) lies in %s of AllowedIPs, so that the tunnel would swallow its own packets; leave that address out "
-                        "with gatecontrol_allowed_ips" % (peer["Endpoint"], address, inside[0]))
+                return (
+                    "the server's own endpoint %s (%s) lies in %s of AllowedIPs, so that the tunnel would swallow its"
+                    " own packets; leave that address out with gatecontrol_allowed_ips"
+                    % (peer["Endpoint"], address, inside[0])
+                )
     return None
 
 
@@ -161,23 +203,35 @@ def check_config(host, config, interface):
         return
     allowed_ips = [network for peer in config.peers for network in peer["AllowedIPs"]]
     try:
-        found = overlaps(allowed_ips, own_networks(host.run, interface)) if config.interface.get("Table") != "off" else None
+        found = (
+            overlaps(allowed_ips, own_networks(host.run, interface)) if config.interface.get("Table") != "off" else None
+        )
     except NotApplicable:
         found = None
     found = found or endpoint_inside(config, _addresses, lambda address: _near(host.run, address, interface))
     if found:
-        raise _facts.AgentError("the server's config cannot work on this host, and its tunnel was left as it is: %s" % found, "settings")
+        raise _facts.AgentError(
+            "the server's config cannot work on this host, and its tunnel was left as it is: %s" % found, "settings"
+        )
 
 
 def _near(run, address, interface):
     """As endpoint_inside takes it."""
-    rc, out, _err = run(["ip", "-%d" % address.version, "-N", "-j", "route", "show", "match", str(address), "table", "main"])
+    rc, out, _err = run(
+        ["ip", "-%d" % address.version, "-N", "-j", "route", "show", "match", str(address), "table", "main"]
+    )
     try:
         routes = json.loads(out or "[]") if not rc else []
     except ValueError:
         routes = []
-    return max([ipaddress.ip_network(route["dst"]).prefixlen for route in routes if route.get("dev") != interface and route.get("dst", "default") != "default"],
-               default=-1)
+    return max(
+        [
+            ipaddress.ip_network(route["dst"]).prefixlen
+            for route in routes
+            if route.get("dev") != interface and route.get("dst", "default") != "default"
+        ],
+        default=-1,
+    )
 
 
 def _addresses(name):

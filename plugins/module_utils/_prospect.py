@@ -1,7 +1,9 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host as it is before it is enrolled: what _preflight tells, and what only a check asks: packages, names, the way to the server. Changes nothing.
+"""A host before it is enrolled: what _preflight tells, and what only a check asks: packages, names, the way to the server.
+
+Changes nothing.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
@@ -18,12 +20,22 @@ from ._points import NotApplicable, Wrong
 SKEW = 60  # seconds
 ORDER = ("enrollment", *_preflight.ORDER, "interface", "packages", "DNS tool", "sandbox", "server", "clock", "endpoint")
 # What the agent's units ask of systemd that a container may refuse.
-SANDBOX = ("ProtectSystem=strict", "PrivateTmp=yes", "PrivateDevices=yes", "ProtectKernelTunables=yes", "ProtectProc=invisible", "NoNewPrivileges=yes")
+SANDBOX = (
+    "ProtectSystem=strict",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectProc=invisible",
+    "NoNewPrivileges=yes",
+)
 
 
 class Prospect:
-    """The points of a host. agent: an _agent.Agent of it. options: as _http.HttpTransport takes them. given: {"interface", "allowed_ips", "tunnel", "packages",
-    "own_packages", "install"} as the module has them."""
+    """The points of a host.
+
+    agent: an _agent.Agent of it. options: as _http.HttpTransport takes them. given: {"interface", "allowed_ips", "tunnel",
+    "packages", "own_packages", "install"} as the module has them.
+    """
 
     def __init__(self, agent, options, given):
         self.agent, self.host, self.options, self.given = agent, agent.host, options, given
@@ -39,8 +51,15 @@ class Prospect:
         ask("enrollment", self.enrollment)
         for point in self.preflight.look():
             self.points.put(**point)
-        for name, work in (("interface", self.interface), ("packages", self.packages), ("DNS tool", self.dns_tool), ("sandbox", self.sandbox),
-                           ("server", self.server), ("clock", self.clock), ("endpoint", self.endpoint)):
+        for name, work in (
+            ("interface", self.interface),
+            ("packages", self.packages),
+            ("DNS tool", self.dns_tool),
+            ("sandbox", self.sandbox),
+            ("server", self.server),
+            ("clock", self.clock),
+            ("endpoint", self.endpoint),
+        ):
             ask(name, work)
         return self.points.listed()
 
@@ -57,8 +76,10 @@ class Prospect:
         if self.agent.enrollment.get("interface") == name:
             return "%s is the enrollment's" % name
         if os.path.lexists(path) or _observe.present(self.agent.store.root, name):
-            raise Wrong("there is a tunnel %s already that is not of an enrollment (%s); set gatecontrol_interface to another name, or gatecontrol_adopt=true "
-                        "to have it replaced" % (name, path))
+            raise Wrong(
+                "there is a tunnel %s already that is not of an enrollment (%s); set gatecontrol_interface to another"
+                " name, or gatecontrol_adopt=true to have it replaced" % (name, path)
+            )
         return "%s is free" % name
 
     def _names(self):
@@ -79,8 +100,10 @@ class Prospect:
             raise Wrong("%s missing, and gatecontrol_install is false; install it before" % ", ".join(needs))
         unknown = [tool for tool in needs if tool not in names]
         if unknown:
-            raise Wrong("%s missing, and the role knows no package for it on %s; install it, or name its package in gatecontrol_packages"
-                        % (", ".join(unknown), distribution or "this system"))
+            raise Wrong(
+                "%s missing, and the role knows no package for it on %s; install it, or name its package in"
+                " gatecontrol_packages" % (", ".join(unknown), distribution or "this system")
+            )
         return "will be installed: %s" % ", ".join(sorted({names[tool] for tool in needs}))
 
     def dns_tool(self):
@@ -98,8 +121,11 @@ class Prospect:
             return "systemd-resolved takes its place"
         names, distribution = self._names()
         if "resolvconf" not in names or not self.given["install"]:
-            raise Wrong("no resolvconf and no systemd-resolved, and the role knows no package for it on %s; install systemd-resolved, or give gatecontrol_dns an empty list to "
-                        "leave this host's DNS alone" % (distribution or "this system"))
+            raise Wrong(
+                "no resolvconf and no systemd-resolved, and the role knows no package for it on %s; install"
+                " systemd-resolved, or give gatecontrol_dns an empty list to leave this host's DNS alone"
+                % (distribution or "this system")
+            )
         return "will be installed: %s" % names["resolvconf"]
 
     def sandbox(self):
@@ -108,10 +134,23 @@ class Prospect:
             raise NotApplicable("no systemd runs here")
         if not shutil.which("systemd-run", path=_facts.PATH):
             raise NotApplicable("there is no systemd-run")
-        rc, out, err = self.agent.run(["timeout", "20", "systemd-run", "--quiet", "--wait", "--collect", *("--property=" + word for word in SANDBOX), "/bin/true"])
+        rc, out, err = self.agent.run(
+            [
+                "timeout",
+                "20",
+                "systemd-run",
+                "--quiet",
+                "--wait",
+                "--collect",
+                *("--property=" + word for word in SANDBOX),
+                "/bin/true",
+            ]
+        )
         if rc == 226:
-            raise Wrong("systemd cannot set up the sandbox of the agent's units here (226/NAMESPACE), as in an unprivileged container, so that no beat would "
-                        "run; let the container nest (LXC: security.nesting=true)")
+            raise Wrong(
+                "systemd cannot set up the sandbox of the agent's units here (226/NAMESPACE), as in an unprivileged"
+                " container, so that no beat would run; let the container nest (LXC: security.nesting=true)"
+            )
         if rc:
             raise Wrong("a unit with the agent's sandbox does not run here: %s; look into systemd's journal"
                         % (_http.shown(err or out) or "exit status %d" % rc))
@@ -129,17 +168,23 @@ class Prospect:
         date = email.utils.parsedate_tz(response.headers.get("date", ""))
         self.offset = email.utils.mktime_tz(date) - time.time() if date else None
         if response.status != 401:
-            raise Wrong("what answers at %s is no GateControl server (status %d without a token, and not 401); look at what stands between this host and the "
-                        "server" % (transport.url, response.status))
+            raise Wrong(
+                "what answers at %s is no GateControl server (status %d without a token, and not 401); look at what"
+                " stands between this host and the server" % (transport.url, response.status)
+            )
         return "%s answers" % transport.url
 
     def clock(self):
         """Whether this host's time is the server's."""
         if self.offset is None:
-            raise NotApplicable("the server was not reached" if self.points.failed("server") else "the server does not tell its time")
+            raise NotApplicable(
+                "the server was not reached" if self.points.failed("server") else "the server does not tell its time"
+            )
         if abs(self.offset) > SKEW:
-            raise Wrong("this host's clock is %d s %s the server's, and certificates and handshakes go by it; set it, best by a time server"
-                        % (abs(self.offset), "behind" if self.offset > 0 else "ahead of"))
+            raise Wrong(
+                "this host's clock is %d s %s the server's, and certificates and handshakes go by it; set it, best by a"
+                " time server" % (abs(self.offset), "behind" if self.offset > 0 else "ahead of")
+            )
         return "as the server's"
 
     def endpoint(self):
@@ -150,9 +195,14 @@ class Prospect:
         try:
             found = _line.addresses(name, port, time.monotonic() + 10)
         except OSError as err:
-            raise Wrong("the endpoint %s is not resolved here: %s; look at this host's DNS" % (self.tunnel["endpoint"], err.strerror or err)) from None
+            raise Wrong(
+                "the endpoint %s is not resolved here: %s; look at this host's DNS"
+                % (self.tunnel["endpoint"], err.strerror or err)
+            ) from None
         address = found[0][4][0]
         rc, _out, err = self.agent.run(["ip", "route", "get", address])
         if rc not in (0, 127):
-            raise Wrong("there is no way to the endpoint %s (%s): %s" % (self.tunnel["endpoint"], address, _http.shown(err)))
+            raise Wrong(
+                "there is no way to the endpoint %s (%s): %s" % (self.tunnel["endpoint"], address, _http.shown(err))
+            )
         return "%s, and there is a way; whether UDP gets through shows at the first handshake" % address

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole life of a peer on a server, for a minute: every answer is held against what the collection expects, and nothing stays.
+"""The whole life of a peer on a server: every answer is held against what the collection expects, and nothing stays.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
@@ -54,7 +54,11 @@ class Trial:
     def _ask(self, name: str, work: Callable):
         """A point of the life, for which there have to be more requests than cleaning up takes."""
         if self.check.tally.left <= SPARE:
-            self.points.put(name, NOT_APPLICABLE, f"not asked: the {self.check.tally.most} requests that a check may send are used up")
+            self.points.put(
+                name,
+                NOT_APPLICABLE,
+                f"not asked: the {self.check.tally.most} requests that a check may send are used up",
+            )
             return None
         return self.points.ask(name, work)
 
@@ -76,7 +80,9 @@ class Trial:
 
     def _make(self):
         self.begun = True
-        made = self.maker.create_peer(self.name, tags=_fleet.EPHEMERAL, expires_at=self.expires, description="made by a check, deleted at its end")
+        made = self.maker.create_peer(
+            self.name, tags=_fleet.EPHEMERAL, expires_at=self.expires, description="made by a check, deleted at its end"
+        )
         if not isinstance(made["id"], int) or isinstance(made["id"], bool):
             raise Wrong("the new peer has no number; look into the server's log")
         self.peer = made
@@ -86,7 +92,10 @@ class Trial:
         if network.prefixlen != 32:
             raise Wrong(f"the new peer has {network}, and not one address of its own")
         if made.get("expires_at") != self.expires:
-            raise Wrong(f"the new peer expires at {_check._shown(made.get('expires_at'))} instead of {self.expires}: ephemeral hosts would not be taken out")
+            raise Wrong(
+                f"the new peer expires at {_check._shown(made.get('expires_at'))} instead of {self.expires}: ephemeral"
+                " hosts would not be taken out"
+            )
         return f"{self.name}, {network.network_address}, expires in {LIFETIME // 60} minutes"
 
     def _read_config(self):
@@ -102,15 +111,31 @@ class Trial:
         if not config.peers or "Endpoint" not in config.peers[0]:
             raise Wrong("the config has no Endpoint, so that no host could reach the gateway; set it on the server")
         self.config = text
-        self.seen = {"endpoint": config.peers[0]["Endpoint"], "allowed_ips": config.peers[0]["AllowedIPs"], "dns": config.interface.get("DNS", [])}
+        self.seen = {
+            "endpoint": config.peers[0]["Endpoint"],
+            "allowed_ips": config.peers[0]["AllowedIPs"],
+            "dns": config.interface.get("DNS", []),
+        }
         return f"usable; endpoint {self.seen['endpoint']}, AllowedIPs {', '.join(self.seen['allowed_ips'])}"
 
     def _policy(self):
-        agent = _agent.Agent(_enrollment.Texts({}), lambda argv, stdin=None: (127, "", argv[0]), platform="linux", fingerprint=FINGERPRINT)
+        agent = _agent.Agent(
+            _enrollment.Texts({}),
+            lambda argv, stdin=None: (127, "", argv[0]),
+            platform="linux",
+            fingerprint=FINGERPRINT,
+        )
         config = _wgconf.parse(agent.rendered(self.config, self.policy), allow_hooks=True)
-        self.seen.update(allowed_ips=config.peers[0]["AllowedIPs"], dns=config.interface.get("DNS", []), full=_wgconf.is_full_tunnel(config))
-        return "all traffic of a host goes through the tunnel; gatecontrol_allowed_ips narrows it" if self.seen["full"] else \
-            "a host reaches " + ", ".join(self.seen["allowed_ips"])
+        self.seen.update(
+            allowed_ips=config.peers[0]["AllowedIPs"],
+            dns=config.interface.get("DNS", []),
+            full=_wgconf.is_full_tunnel(config),
+        )
+        return (
+            "all traffic of a host goes through the tunnel; gatecontrol_allowed_ips narrows it"
+            if self.seen["full"]
+            else "a host reaches " + ", ".join(self.seen["allowed_ips"])
+        )
 
     def _mint(self):
         check = self.check
@@ -118,8 +143,15 @@ class Trial:
             old = check.later("1.6.0") is False
             # What may ask for any peer: a session on every release, each token on the oldest.
             self.client = check.client if old and check.client else check.admin or (check.peers_api if old else None)
-            raise NotApplicable("no login was given" if not check.admin else "this release mints no tokens for a peer" if not check.user and
-                                check.later("1.16.0") is False else "closed: see users")
+            raise NotApplicable(
+                "no login was given"
+                if not check.admin
+                else (
+                    "this release mints no tokens for a peer"
+                    if not check.user and check.later("1.16.0") is False
+                    else "closed: see users"
+                )
+            )
         self.minted = True
         token, details = check.admin.mint(check.user, _fleet.token_name(self.name), self.peer["id"], self.expires)
         self.token_id = details["id"]
@@ -131,8 +163,15 @@ class Trial:
     # -- as a host would
 
     def _client(self) -> None:
-        for name, work in (("client config", self._client_config), ("unchanged", self._unchanged), ("changed", self._changed), ("heartbeat", self._heartbeat),
-                           ("status", self._status), ("peer info", self._peer_info), ("register", self._register)):
+        for name, work in (
+            ("client config", self._client_config),
+            ("unchanged", self._unchanged),
+            ("changed", self._changed),
+            ("heartbeat", self._heartbeat),
+            ("status", self._status),
+            ("peer info", self._peer_info),
+            ("register", self._register),
+        ):
             self._ask(name, work)
 
     def _client_config(self):
@@ -140,7 +179,9 @@ class Trial:
         if self.config is None:
             self._usable(answer["config"])
         elif answer["config"] != self.config:
-            raise Wrong("a host is told another config than the peers API tells; look for what changes answers in between")
+            raise Wrong(
+                "a host is told another config than the peers API tells; look for what changes answers in between"
+            )
         if answer["peerName"] != self.name:
             raise Wrong(f"the config is said to be of {_check._shown(answer['peerName'])}")
         return "as the peers API tells it, and the hash fits"
@@ -179,7 +220,12 @@ class Trial:
         if self.check.later("1.6.1") is False:
             raise NotApplicable("this release has none (it came with 1.6.1)")
         peer = self.client.peer_info(self.peer["id"])
-        for key, wanted in (("id", self.peer["id"]), ("name", self.name), ("enabled", True), ("expiresAt", self.expires)):
+        for key, wanted in (
+            ("id", self.peer["id"]),
+            ("name", self.name),
+            ("enabled", True),
+            ("expiresAt", self.expires),
+        ):
             if peer.get(key) != wanted:
                 raise Wrong(f"{key} is {_check._shown(peer.get(key))} instead of {wanted}")
         return "as made"
@@ -191,7 +237,9 @@ class Trial:
             raise NotApplicable("known to be broken in this release, and not tried")
         created, answer = self.client.register(self.name, "linux", _check.KNOWN)
         if created or answer["peerId"] != self.peer["id"]:
-            raise Wrong(f"the token's own peer was not given back, but {answer['peerId']}: hosts would get a second peer")
+            raise Wrong(
+                f"the token's own peer was not given back, but {answer['peerId']}: hosts would get a second peer"
+            )
         return "works: the token's own peer is given back"
 
     def _disable(self):
@@ -233,7 +281,7 @@ class Trial:
         return "the peer is gone"
 
     def _find_peer(self) -> None:
-        """The peer of a request whose answer was lost; the list is by age, so it stands behind those that were there."""
+        """The peer of a request whose answer was lost; the list is by age, so it stands behind those of before."""
         behind = self.maker.peers(offset=max(0, (self.check.count or 0) - 1))
         self.peer = next((peer for peer in behind if peer["name"] == self.name), None)
 
@@ -257,10 +305,20 @@ class Trial:
                     work()
                 except (_api.ApiError, Wrong, NotApplicable, AttributeError, KeyError, TypeError, ValueError):
                     self.check.transport.close()
-        left = [what for what, gone in ((f"the token {_fleet.token_name(self.name)!r}", self.revoked or not self.minted),
-                                        (f"the peer {self.name}", self.deleted)) if not gone]
+        left = [
+            what
+            for what, gone in (
+                (f"the token {_fleet.token_name(self.name)!r}", self.revoked or not self.minted),
+                (f"the peer {self.name}", self.deleted),
+            )
+            if not gone
+        ]
         if left:
-            self.points.put("nothing stays", FAIL, f"{' and '.join(left)} may have stayed; delete it in the web interface (it ends by itself "
-                            f"in {LIFETIME // 60} minutes)")
+            self.points.put(
+                "nothing stays",
+                FAIL,
+                f"{' and '.join(left)} may have stayed; delete it in the web interface (it ends by itself "
+                f"in {LIFETIME // 60} minutes)",
+            )
         else:
             self.points.put("nothing stays", PASS, "peer and token are gone" if self.minted else "the peer is gone")

@@ -14,8 +14,8 @@ from conftest import Checked
 CODE = """
 import json, sys
 sys.path[:0] = {path!r}
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _checking
-print(json.dumps(_checking.run(json.loads(sys.argv[1]))))
+from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils import _apart
+print(json.dumps(_apart.run(json.loads(sys.argv[1]))))
 """
 
 
@@ -78,7 +78,8 @@ def test_a_check_that_is_cut_off_leaves_nothing(slow, number, after):
 
 
 def test_what_goes_wrong_in_the_process_is_told_in_a_sentence(slow, monkeypatch):
-    from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _checking
-    monkeypatch.setattr(_checking, "BEGIN", "import sys; sys.exit('no memory is left')")
+    from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api
+    from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils import _apart
+    monkeypatch.setattr(_apart, "BEGIN", "import sys; sys.exit('no memory is left')")
     with pytest.raises(_api.ApiError, match="^the check did not end: no memory is left; run it again$"):
-        _checking.run(slow.given("login"))
+        _apart.run(slow.given("login"))
