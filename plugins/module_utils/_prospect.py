@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host before it is enrolled: what _preflight tells, and what only a check asks: packages, names, the way to the server.
+"""A host before it is enrolled: what _preflight tells, and what only a check asks, such as packages and the way out.
 
 Changes nothing.
 
@@ -33,7 +33,7 @@ SANDBOX = (
 class Prospect:
     """The points of a host.
 
-    agent: an _agent.Agent of it. options: as _http.HttpTransport takes them. given: {"interface", "allowed_ips", "tunnel",
+    agent: its _agent.Agent. options: as _http.HttpTransport takes them. given: {"interface", "allowed_ips", "tunnel",
     "packages", "own_packages", "install"} as the module has them.
     """
 
