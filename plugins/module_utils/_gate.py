@@ -250,18 +250,18 @@ def table(check: Check, most: int = 100) -> Check:
     return checked
 
 
-def data(deep: int = 4, most: int = 4096) -> Check:
-    """Anything that JSON has, its texts clean: what a server lists, which no schema of this collection names."""
+def data(deep: int = 4, most: int = 4096, as_it_is: bool = False) -> Check:
+    """Anything that JSON has: what a server lists, which no schema of this collection names. Its texts are clean, but for what is handed on as it is."""
     def check(value: t.Any) -> t.Any:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, (int, float)) and abs(value) < 10 ** DIGITS:
             return int(value) if isinstance(value, int) else float(value)
         if isinstance(value, str):
-            return clean(value, most)
+            return opaque(most)(value) if as_it_is else clean(value, most)
         if deep and isinstance(value, dict):
-            return table(data(deep - 1, most), 200)(value)
+            return table(data(deep - 1, most, as_it_is), 200)(value)
         if deep and isinstance(value, (list, tuple)):
-            return listing(data(deep - 1, most), 10000)(value)
+            return listing(data(deep - 1, most, as_it_is), 10000)(value)
         raise Refused("is not of a form that is taken")
     return check

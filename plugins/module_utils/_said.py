@@ -121,6 +121,14 @@ def warnings(value: t.Any) -> list[str]:
 COMMON: dict[str, t.Callable[[t.Any], t.Any]] = {
     "changed": flag, "failed": flag, "skipped": flag, "msg": text(2000), "rc": integer(-2 ** 31, 2 ** 31), "failure": failure, "diff": _diff,
     "warnings": warnings}
+ANSIBLES_OWN = ("invocation", "exception", "deprecations", "add_host", "add_group")  # keys of a result that ansible-core takes for its own
+_SCRIPT = {
+    "result": optional(table(data(5, 1024 * 1024, as_it_is=True), 100)),
+    "error": optional(listing(record({"exception": optional(record({"message": optional(text())}))}), 20))}
+# Modules of the Windows collections that the role runs on hosts, as gatecontrol_windows knows them.
+WINDOWS: dict[str, dict[str, t.Callable[[t.Any], t.Any]]] = {
+    "ansible.windows.win_powershell": _SCRIPT, "ansible.windows.win_copy": {}, "ansible.windows.win_package": {"reboot_required": flag},
+    "community.windows.win_scheduled_task": {}}
 # What ansible-core makes of a module that gave no result; shown as it is, but for a person.
 TROUBLE = {"module_stdout": 2000, "module_stderr": 4000}
 

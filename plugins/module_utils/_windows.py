@@ -47,8 +47,8 @@ def ask(action, verb, question, task_vars, read):
             return dict(read(answer), asked="agent")
     except _gate.Refused:
         pass  # a damaged agent
-    done = action._execute_module("ansible.windows.win_powershell", {
-        "script": agent_text(), "parameters": {"Command": verb, "Word": word}, "depth": 10}, task_vars=task_vars)
+    done = action.passed("ansible.windows.win_powershell", {
+        "script": agent_text(), "parameters": {"Command": verb, "Word": word}, "depth": 10}, task_vars, _said.WINDOWS["ansible.windows.win_powershell"])
     said = None
     if isinstance(done.get("result"), dict) and not done.get("failed"):
         try:

@@ -26,7 +26,7 @@ class Gated(ActionBase):
     _supports_check_mode = True
     _supports_async = False  # the result of a job that is polled would come past the gate
 
-    _expected: frozenset[str] = frozenset(_said.COMMON)
+    _expected: frozenset[str] | None = frozenset(_said.COMMON)  # keys of the result that is waited for; None for all but those that are Ansible's own
 
     def module(self, name: str, arguments: dict[str, t.Any] | None, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         """What a module of this collection says on the host, within its schema."""
@@ -41,6 +41,9 @@ class Gated(ActionBase):
             found["ansible_facts"] = {key: str(path)}
         return found
 
+    def _wanted(self, name: str) -> bool:
+        return name in self._expected if self._expected is not None else not (name.startswith(("_ansible_", "ansible_")) or name in _said.ANSIBLES_OWN)
+
     def _parse_returned_data(self, res: dict[str, t.Any], profile: str) -> t.Any:
         """As ansible-core does it, which shows warnings and takes keys for its own before an action sees them: so it is given what is expected, and no more."""
         output, errors = res.get("stdout") or "", res.get("stderr") or ""
@@ -52,7 +55,7 @@ class Gated(ActionBase):
         if answer is None:  # no result at all, which ansible-core knows to explain
             output = _gate.clean_lines(output, 4000)
         else:
-            kept = {name: value for name, value in answer.items() if name in self._expected} if isinstance(answer, dict) else {}
+            kept = {name: value for name, value in answer.items() if self._wanted(name)} if isinstance(answer, dict) else {}
             if "warnings" in kept:
                 kept["warnings"] = _said.warnings(kept["warnings"])
             output = json.dumps(kept)

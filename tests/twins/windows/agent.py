@@ -55,6 +55,9 @@ class Host(_facts.Host):
 class Comparison(_drift.Comparison):
     """The machine beside what a play wants of it."""
 
+    def obstacles(self):
+        return []  # the agent of Windows names none
+
     def files(self):
         state = self.agent.machine.state
         if self.wanted.get("settings") and self.wanted["settings"] != _enrollment.digest(self.store.text("settings") or ""):
