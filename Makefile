@@ -27,11 +27,11 @@ test: root setup  ## everything that must pass
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "hosts, tunnels and namespaces need root: run it with sudo; make lint unit needs none" >&2; exit 2; }
 
-unit: setup  ## unit and property tests
-	$(PY) -m pytest -q tests/unit
+unit: setup  ## unit and property tests, and attacks on the controller over a stand-in connection
+	$(PY) -m pytest -q tests/unit tests/hostile/stand_in
 
 integration: setup  ## modules, embedded server, test hosts and tunnels for real (root)
-	$(PY) -m pytest -q tests/integration
+	$(PY) -m pytest -q tests/integration tests/hostile/real
 
 lint: setup  ## ansible-lint (production), documentation, what Galaxy would say
 	@tests/lint.sh

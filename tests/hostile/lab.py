@@ -56,7 +56,7 @@ class Trap:
 class Lab:
     """One run's place. hosts: inventory name -> names of its attacks, none for a host that is honest."""
 
-    def __init__(self, place: pathlib.Path, hosts: dict[str, list[str]]):
+    def __init__(self, place: pathlib.Path, hosts: dict[str, list[str]], *server: str, under: tuple[str, ...] = ()):
         self.place, self.hosts, self.trap = place, hosts, Trap()
         for folder in ("canaries", "notes", "tasks", "tmp"):
             (place / folder).mkdir(parents=True)
@@ -69,7 +69,7 @@ class Lab:
         program = place / "tasks/program"
         program.write_text("#!/bin/sh\ntouch %s/program\n" % (place / "canaries"), encoding="ascii")
         program.chmod(0o755)
-        self.server = Server("--era", "fixed", "--state", str(place / "state.sqlite"), "--endpoint", "127.0.0.1:51820")
+        self.server = Server("--era", "fixed", "--state", str(place / "state.sqlite"), *(() if "--endpoint" in server else ("--endpoint", "127.0.0.1:51820")), *server, under=under)
         self.other = self.server.ask("peer", action="add", peer="laptop-7", values={})[0]
         self.server.token("client", name="ansible: laptop-7", peer_id=self.other["id"])
         self.before = self.others()
@@ -110,17 +110,17 @@ class Lab:
         return path
 
     def play(self, inventory: pathlib.Path, *arguments: str, python: str = sys.executable, timeout: int = 900,
-             environment: t.Mapping[str, str] = {}) -> subprocess.CompletedProcess:
-        """The role over all hosts. python: of the environment whose ansible-core plays."""
-        playbook = self.place / "site.yml"
-        playbook.write_text("- hosts: all\n  gather_facts: false\n  roles: [callmetechie.gatecontrol.gatecontrol]\n", encoding="ascii")
+             environment: t.Mapping[str, str] = {}, playbook: str | None = None) -> subprocess.CompletedProcess:
+        """The role over all hosts, or a playbook. python: of the environment whose ansible-core plays."""
+        site = self.place / "site.yml"
+        site.write_text("- hosts: all\n  gather_facts: false\n  roles: [callmetechie.gatecontrol.gatecontrol]\n", encoding="ascii")
         known = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))}
-        command = [python, "-m", "ansible", "playbook", "-i", str(inventory), str(playbook), "-f", str(FORKS), *arguments]
-        return subprocess.run(command, cwd=self.place, capture_output=True, text=True, check=False, timeout=timeout, errors="replace", env=dict(
+        command = [python, "-m", "ansible", "playbook", "-i", str(inventory), playbook or str(site), "-f", str(FORKS), *arguments]
+        return subprocess.run(command, cwd=self.place, capture_output=True, text=True, check=False, timeout=timeout, errors="replace", env=dict(dict(
             known, ANSIBLE_COLLECTIONS_PATH=str(collection.link()), ANSIBLE_CONNECTION_PLUGINS=str(HERE / "plugins/connection"),
             ANSIBLE_CALLBACK_PLUGINS=str(HERE / "plugins/callback"), ANSIBLE_CALLBACKS_ENABLED="hostile_vars", HOSTILE_LAB=str(self.place / "lab.json"),
             HOSTILE_VARS=str(self.place / "vars.json"), ANSIBLE_NOCOLOR="1", ANSIBLE_LOCALHOST_WARNING="false", ANSIBLE_LOCAL_TEMP=str(self.place / "tmp"),
-            ANSIBLE_HOME=str(self.place / "home"), ANSIBLE_LOG_PATH=str(self.place / "ansible.log"), ANSIBLE_RETRY_FILES_ENABLED="false", **environment))
+            ANSIBLE_HOME=str(self.place / "home"), ANSIBLE_LOG_PATH=str(self.place / "ansible.log"), ANSIBLE_RETRY_FILES_ENABLED="false"), **environment))
 
     def variables(self) -> dict[str, t.Any]:
         return json.loads((self.place / "vars.json").read_text("utf-8"))
