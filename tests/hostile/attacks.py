@@ -334,7 +334,7 @@ def hosts() -> dict[str, list[str]]:
     """Inventory name -> its attacks: of those that only add keys, fifteen go together."""
     adding = {kind: [name for name in ATTACKS if name.startswith(kind)] for kind in ("fact ", "key ")}
     found = {
-        "%s-%d" % (kind.strip(), number): names[number :: len(names) // 15 + 1]
+        "%s-%d" % (kind.strip(), number): names[number::len(names) // 15 + 1]
         for kind, names in adding.items()
         for number in range(len(names) // 15 + 1)
     }

@@ -69,7 +69,8 @@ class Lab:
         program = place / "tasks/program"
         program.write_text("#!/bin/sh\ntouch %s/program\n" % (place / "canaries"), encoding="ascii")
         program.chmod(0o755)
-        self.server = Server("--era", "fixed", "--state", str(place / "state.sqlite"), *(() if "--endpoint" in server else ("--endpoint", "127.0.0.1:51820")), *server, under=under)
+        self.server = Server("--era", "fixed", "--state", str(place / "state.sqlite"),
+                             *(() if "--endpoint" in server else ("--endpoint", "127.0.0.1:51820")), *server, under=under)
         self.other = self.server.ask("peer", action="add", peer="laptop-7", values={})[0]
         self.server.token("client", name="ansible: laptop-7", peer_id=self.other["id"])
         self.before = self.others()

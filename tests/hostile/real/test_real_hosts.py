@@ -25,7 +25,8 @@ from lab import Lab  # noqa: E402
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real hosts need root")
 RUN = "hostile"
 MODULES = {
-    "gatecontrol_agent": {"changed": True, "files": ["/etc/gatecontrol"]}, "gatecontrol_tunnel": {"changed": True, "action": "none", "reasons": [], "kept": None},
+    "gatecontrol_agent": {"changed": True, "files": ["/etc/gatecontrol"]},
+    "gatecontrol_tunnel": {"changed": True, "action": "none", "reasons": [], "kept": None},
     "gatecontrol_peer": {"changed": True, "peer": {"id": 99, "name": "x"}, "created": False, "adopted": True, "reporting": "full", "hash": "ab" * 32},
     "gatecontrol_config": {"changed": True, "hash": "ab" * 32, "updated": True, "needs": [], "full_tunnel": False}, "other": {"changed": True}}
 
@@ -67,7 +68,8 @@ def occupy(lab: Lab, names: dict[str, str]) -> None:
         says.update({name: attacks.module_says(attack, result) for name, result in MODULES.items()})
         marks = dict(told["marks"], CANARY="%s/%s" % (told["canaries"], host))
         files[user] = {kind: attacks.filled(text.replace('"@OTHER_ID@"', str(told["other_id"])), marks) for kind, text in says.items()}
-    script = "mkdir -p /opt/attacks && cd /opt/attacks && cat >attacker.py && printf '#!/bin/sh\\nexec /usr/bin/python3 /opt/attacks/attacker.py \"$@\"\\n' >python && " \
+    script = "mkdir -p /opt/attacks && cd /opt/attacks && cat >attacker.py && " \
+        "printf '#!/bin/sh\\nexec /usr/bin/python3 /opt/attacks/attacker.py \"$@\"\\n' >python && " \
         "chmod 755 python && { echo '#!/usr/bin/python3'; cat attacker.py; } >/usr/local/sbin/gatecontrol-agent && chmod 755 /usr/local/sbin/gatecontrol-agent"
     hosts("exec", RUN, "bad", "--", "sh", "-c", script, input=(HOSTILE / "attacker.py").read_text())
     users = "import json,os,subprocess,sys\nfor user, says in json.load(sys.stdin).items():\n" \

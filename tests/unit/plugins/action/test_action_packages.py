@@ -8,11 +8,13 @@ from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecont
 
 from connections import Connection, action
 
-LOCKED = {"failed": True, "rc": 100, "msg": "'/usr/bin/apt-get -y install' failed: E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 812 "
+LOCKED = {"failed": True, "rc": 100, "msg":
+          "'/usr/bin/apt-get -y install' failed: E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 812 "
           "(unattended-upgr)\nE: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?\n"}
 MISSING = {"failed": True, "msg": "No package matching 'wireguard-tools' is available"}
 DONE = {"changed": True, "ansible_facts": {"gatecontrol_url": "x"}, "cache_update_time": 1, "stdout": "x" * 1000, "diff": {}}
-UPDATE = {"changed": True, "rc": 0, "stdout": "", "stderr": "W: Failed to fetch http://vendor/InRelease  Connection timed out\nW: Some index files failed to download."}
+UPDATE = {"changed": True, "rc": 0, "stdout": "", "stderr":
+          "W: Failed to fetch http://vendor/InRelease  Connection timed out\nW: Some index files failed to download."}
 
 
 @pytest.fixture
@@ -98,7 +100,8 @@ def test_zypper_and_its_lock(play):
 def test_homebrew_in_its_own_folder(play):
     result, ran, _warned = play({"changed": True}, manager="homebrew", homebrew="/usr/local")
     (_name, arguments), = ran
-    assert result["changed"] and arguments["chdir"] == "/usr/local" and "/usr/local/bin/brew" in arguments["argv"] and "HOMEBREW_NO_AUTO_UPDATE=1" in arguments["argv"]
+    assert result["changed"] and arguments["chdir"] == "/usr/local"
+    assert "/usr/local/bin/brew" in arguments["argv"] and "HOMEBREW_NO_AUTO_UPDATE=1" in arguments["argv"]
 
 
 def test_resolvconf_by_systemd_resolved(play):

@@ -50,14 +50,14 @@ PLACES = st.sampled_from(
 
 def pieces(text: str, secret: str, size: int = 20) -> list[str]:
     """Pieces of a secret, of this many characters, that a text holds."""
-    return [secret[start : start + size] for start in range(len(secret) - size + 1) if secret[start : start + size] in text]
+    return [secret[start:start + size] for start in range(len(secret) - size + 1) if secret[start:start + size] in text]
 
 
 @unhurried
 @given(SECRETS, PLACES, st.sampled_from(NAMES), st.integers(0, 12), st.booleans())
 def test_a_config_with_a_secret_in_the_wrong_place(secret, place, name, number, replaces):
     lines = (CONFIG % {"secret": secret if not secret.startswith("gc_") else OTHER, "other": OTHER}).split("\n")
-    lines[number : number + int(replaces)] = [place % {"name": name, "secret": secret}]
+    lines[number:number + int(replaces)] = [place % {"name": name, "secret": secret}]
     try:
         config = _wgconf.parse("\n".join(lines))
         _wgconf.check_policy(config, endpoints=["x"], allowed_ips=["192.0.2.0/24"], dns=[])
