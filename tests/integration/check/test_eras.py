@@ -4,7 +4,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from conftest import ERAS, Checked, failed, outcomes, text
+from checked import ERAS, Checked, failed, outcomes, text
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import failed, text
+from checked import failed, text
 
 from gateserver.kinds import CONFIG_SPOILERS, KINDS
 

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import Checked
+from checked import Checked
 
 CODE = """
 import json, sys
