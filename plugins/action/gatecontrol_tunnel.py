@@ -24,9 +24,9 @@ class ActionModule(Gated):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _checked, params = self.validate_argument_spec(argument_spec=_options.TUNNEL)
-        started, self._agent = time.monotonic(), "/" + _verify.LAUNCHER
+        started, self._windows = time.monotonic(), False
         if _verify.is_windows(self, task_vars):
-            self._agent = _windows.command()
+            self._windows = True
             result.update(_windows.ask(self, "change", {"state": params["state"], "interface": params["interface"], "timeout": params["confirm_timeout"]},
                                        task_vars, _said.tunnel))
             change = result.pop("armed", None)
@@ -90,7 +90,7 @@ class ActionModule(Gated):
 
     def _ask(self, word):
         """The word to confirm with, the unit's verdict, or None where there is neither yet. Raises AnsibleError where the agent did not answer."""
-        done = self._low_level_execute_command("%s confirm %s" % (self._agent, word))
+        done = self._low_level_execute_command(_windows.command("confirm", word) if self._windows else f"/{_verify.LAUNCHER} confirm {word}")
         output = done.get("stdout") or ""
         if _verify.MARKER not in output:
             said = (done.get("stderr") or output).strip()

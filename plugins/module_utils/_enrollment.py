@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 
@@ -47,6 +48,33 @@ def read_text(path):
             return handle.read().decode("utf-8", "surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+DEEPEST = 100  # containers in one another
+_SHELL = re.compile(r'"(?:[^"\\]|\\.)*"?|[^\[\]{}"]+', re.DOTALL)  # what of a JSON text is no bracket
+
+
+def _refuse(text):
+    raise ValueError("%s is no JSON" % text)
+
+
+def read_json(text):
+    """The value of a JSON text (RFC 8259). Raises ValueError, for NaN, endless numbers and more than DEEPEST containers in one another too."""
+    depth = 0
+    for bracket in _SHELL.sub("", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEEPEST:
+            raise ValueError("this JSON is nested too deeply")
+    return json.loads(text, parse_constant=_refuse, parse_int=_integer, parse_float=_real)
+
+
+def _integer(digits):
+    return int(digits) if len(digits) <= 300 else _refuse("a number this long")
+
+
+def _real(digits):
+    number = float(digits) if len(digits) <= 600 else _refuse("a number this long")
+    return number if abs(number) != float("inf") else _refuse("a number this large")
 
 
 def write_text(path, text, mode=0o600, owner=None, group=None):
@@ -123,8 +151,8 @@ class Store:
     def load(self, name):
         """The object in a named JSON file; None where there is none or it is damaged."""
         try:
-            value = json.loads(self.text(name) or "null")
-        except (ValueError, RecursionError):
+            value = read_json(self.text(name) or "null")
+        except ValueError:
             return None
         return value if isinstance(value, dict) else None
 

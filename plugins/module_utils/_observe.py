@@ -115,8 +115,8 @@ def dump(run, interface, root):
             return None
         raise
     try:
-        running = _dumped([line.split("\t") for line in out.splitlines()])
-    except (IndexError, ValueError):
+        running = read_dump(out.splitlines())
+    except ValueError:
         raise unreadable("wg show %s dump" % name, out) from None
     running.interface = interface
     return running
@@ -128,15 +128,23 @@ def unreadable(program, out):
         program, "what cannot be read" if out.strip() else "nothing"))
 
 
-def _dumped(lines):
+_INTERFACE = re.compile(r"[^\t]+\t[^\t]+\t[0-9]{1,5}\t(?:off|0x[0-9a-f]{1,8})")
+_PEER = re.compile(r"[^\t]+\t[^\t]+\t(?:\(none\)|(?:[0-9.]+|\[[0-9a-f:.]+(?:%[^\t\]]+)?\]):[0-9]{1,5})\t[^\t]+(?:\t[0-9]{1,15}){3}\t(?:off|[0-9]{1,5})")
+
+
+def read_dump(lines):
+    """The Running of the lines of `wg show INTERFACE dump`. Raises ValueError for what is none."""
+    if not lines or not _INTERFACE.fullmatch(lines[0]) or not all(_PEER.fullmatch(line) for line in lines[1:]):
+        raise ValueError("no dump")
+    lines = [line.split("\t") for line in lines]
     running = Running()
     running.private_key, running.public_key = (None if value == "(none)" else value for value in lines[0][:2])
     running.listen_port, running.fwmark = int(lines[0][2]), 0 if lines[0][3] == "off" else int(lines[0][3], 0)
     for public, preshared, endpoint, allowed, handshake, received, sent, keepalive in lines[1:]:
         running.peers[public] = {
-            "preshared_key": None if preshared == "(none)" else preshared, "endpoint": None if endpoint == "(none)" else endpoint,
-            "allowed_ips": set() if allowed == "(none)" else set(allowed.split(",")), "handshake": int(handshake), "rx": int(received),
-            "tx": int(sent), "keepalive": 0 if keepalive == "off" else int(keepalive)}
+            "preshared_key": None if preshared == "(none)" else preshared, "endpoint": None if endpoint == "(none)" else re.sub("%[^]]*", "", endpoint),
+            "allowed_ips": set() if allowed == "(none)" else {_wgconf.canonical_address(network) for network in allowed.split(",")},
+            "handshake": int(handshake), "rx": int(received), "tx": int(sent), "keepalive": 0 if keepalive == "off" else int(keepalive)}
     return running
 
 

@@ -285,7 +285,7 @@ def _peer_reasons(config, running, applied, now):
         reason = _endpoint_reason(peer, live, before.get(peer["PublicKey"]), now)
         if reason:
             yield name + reason
-    for key in running.peers.keys() - {peer["PublicKey"] for peer in config.peers}:
+    for key in sorted(running.peers.keys() - {peer["PublicKey"] for peer in config.peers}):
         yield "peer %s…: should not be there" % key[:8]
 
 

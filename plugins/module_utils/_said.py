@@ -47,7 +47,8 @@ HOST = record({
     "needs": listing(KIND, 20), "obstacles": listing(text(), 20)}, ("system", "distribution", "like", "service_manager", "fingerprint", "hostname"))
 SERVER = record({
     "asked": flag, "updated": flag, "last_check": WHEN, "not_before": WHEN, "error": lambda value: dict(failure(value), **record({"text": text()})(value))})
-VERDICT = {"id": CHANGE, "ok": flag, "reason": optional(text()), "action": optional(KIND), "reasons": REASONS, "ended": WHEN, "unrecorded": optional(text())}
+VERDICT = {"id": CHANGE, "ok": flag, "reason": optional(text()), "action": optional(KIND), "reasons": REASONS, "ended": WHEN, "unrecorded": optional(text()),
+           "back": flag}
 
 VERIFY = {
     "version": RELEASE, "in_sync": flag, "drift": listing(text(), 100), "codes": listing(KIND, 100), "enrolled": flag,
@@ -127,8 +128,7 @@ _SCRIPT = {
     "error": optional(listing(record({"exception": optional(record({"message": optional(text())}))}), 20))}
 # Modules of the Windows collections that the role runs on hosts, as gatecontrol_windows knows them.
 WINDOWS: dict[str, dict[str, t.Callable[[t.Any], t.Any]]] = {
-    "ansible.windows.win_powershell": _SCRIPT, "ansible.windows.win_copy": {}, "ansible.windows.win_package": {"reboot_required": flag},
-    "community.windows.win_scheduled_task": {}}
+    "ansible.windows.win_powershell": _SCRIPT, "ansible.windows.win_copy": {}, "ansible.windows.win_package": {"reboot_required": flag}}
 # What ansible-core makes of a module that gave no result; shown as it is, but for a person.
 TROUBLE = {"module_stdout": 2000, "module_stderr": 4000}
 

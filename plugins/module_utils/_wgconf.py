@@ -80,11 +80,33 @@ def _number(low, high, names=None):
     return check
 
 
+_ADDRESS = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?")
+
+
+def address_text(value):
+    """The text of an address, an interface or a network of ipaddress: one spelling in every Python, which since 3.13 writes ::ffff:a.b.c.d with dots."""
+    text, slash, prefix = str(value).partition("/")
+    if value.version == 6 and "." in text:
+        number = int(ipaddress.IPv6Address(text))
+        text = "::ffff:%x:%x" % (number >> 16 & 0xffff, number & 0xffff)
+    return text + slash + prefix
+
+
+def canonical_address(text):
+    """An address or ADDRESS/PREFIX that a program named, in the spelling of this module; what is none stays as it is."""
+    try:
+        if _ADDRESS.fullmatch(text):
+            return address_text(ipaddress.ip_interface(text) if "/" in text else ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    return text
+
+
 def _address(make):
     def check(value):
         try:
-            if re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]{1,3})?", value):
-                return str(make(value))
+            if _ADDRESS.fullmatch(value):
+                return address_text(make(value))
         except ValueError:
             pass
         raise ValueError("has a value that is not an IP address or network")
@@ -178,7 +200,8 @@ def parse(text, allow_hooks=False):
         elif line and (target is None or not equals):
             raise ConfigError("not KEY = VALUE in a section", number)
         elif line:
-            name = {known.lower(): known for known in (*_KEYS[section], *HOOKS)}.get(name.lower(), name)
+            if name.isascii():  # the Kelvin sign's lower case is k
+                name = {known.lower(): known for known in (*_KEYS[section], *HOOKS)}.get(name.lower(), name)
             if name in HOOKS and not allow_hooks:
                 raise ConfigError("%s is a hook, which wg-quick runs as root; it is refused unless hooks are allowed" % name, number)
             if name in HOOKS and section == "interface" and value:
@@ -276,7 +299,7 @@ def for_windows(config, kill_switch=False):
         result.interface.pop("Table", None)
     for peer in [] if kill_switch else result.peers:
         peer["AllowedIPs"] = list(dict.fromkeys(half for network in peer["AllowedIPs"] for half in HALVES.get(network, (network,))))
-    return result
+    return _complete(result)  # a half may be another peer's
 
 
 def _inside(address, rules):
@@ -284,7 +307,7 @@ def _inside(address, rules):
     network = _network(address)
     for rule in rules:
         try:
-            bound = _network(rule)
+            bound = _network(rule if _ADDRESS.fullmatch(rule) else "")
         except ValueError:
             continue
         if bound.version == network.version and network.subnet_of(bound):
@@ -332,7 +355,7 @@ def mask(text):
     shown = []
     for line in text.splitlines():
         name, equals, value = line.partition("=")
-        word = name.strip().lower()
+        word = name.strip().lower() if name.isascii() else ""
         if word in known and word not in secret:
             shown.append(line if word in public else re.sub(r"[A-Za-z0-9+/]{40,}=*", lambda found: _masked(found.group()), line))
         elif not line.strip() or line.strip().lower() in ("[interface]", "[peer]"):

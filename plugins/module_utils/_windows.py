@@ -12,14 +12,15 @@ import json
 
 from . import _enrollment, _gate, _said, _verify
 
-AGENT = "C:\\ProgramData\\GateControl\\gatecontrol_agent.ps1"
-# A process of its own: a policy that forbids scripts does not count for it, and cmd, PowerShell and WinRM take the line alike.
-COMMAND = 'powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -File "%s" %s'
+AGENT = "%ProgramData%\\GateControl\\gatecontrol_agent.ps1"
+# A process of its own: the user's own policy for scripts does not count for it, and cmd, PowerShell and WinRM take the line alike.
+COMMAND = "powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -OutputFormat Text -EncodedCommand %s"
+SCRIPT = '& "$env:ProgramData\\GateControl\\gatecontrol_agent.ps1" %s; exit $LASTEXITCODE'  # the folder may lie on another drive
 
 
 def command(*words):
-    """The line that has the installed agent do a verb."""
-    return COMMAND % (AGENT, " ".join(words))
+    """The line that has the installed agent do a verb; words: letters, digits and what base64 has, no blanks."""
+    return COMMAND % base64.b64encode((SCRIPT % " ".join(words)).encode("utf-16-le")).decode("ascii")
 
 
 def agent_text():
@@ -39,16 +40,17 @@ def ask(action, verb, question, task_vars, read):
     No answer of either is a failure, never "not enrolled": a damaged agent must not lead to a second peer.
     """
     word = base64.b64encode(json.dumps(question).encode("utf-8")).decode("ascii")
-    check = " -WhatIf" if action._task.check_mode else ""
-    done = action._low_level_execute_command(command(verb, word) + check)
+    check = ["-WhatIf"] if action._task.check_mode else []
+    done = action._low_level_execute_command(command(verb, word, *check))
     try:
         answer = _gate.marked(done.get("stdout") or "", _verify.MARKER)
         if answer and answer.get("version", _verify.VERSION) == _verify.VERSION:
             return dict(read(answer), asked="agent")
     except _gate.Refused:
         pass  # a damaged agent
+    quiet = dict(task_vars or {}, ansible_no_target_syslog=True)  # the event log refuses the script's length with a warning
     done = action.passed("ansible.windows.win_powershell", {
-        "script": agent_text(), "parameters": {"Command": verb, "Word": word}, "depth": 10}, task_vars, _said.WINDOWS["ansible.windows.win_powershell"])
+        "script": agent_text(), "parameters": {"Command": verb, "Word": word}, "depth": 10}, quiet, _said.WINDOWS["ansible.windows.win_powershell"])
     said = None
     if isinstance(done.get("result"), dict) and not done.get("failed"):
         try:

@@ -31,7 +31,7 @@ options:
     description: The module.
     type: str
     required: true
-    choices: [ansible.windows.win_powershell, ansible.windows.win_copy, ansible.windows.win_package, community.windows.win_scheduled_task]
+    choices: [ansible.windows.win_powershell, ansible.windows.win_copy, ansible.windows.win_package]
   arguments:
     description: Its options.
     type: dict

@@ -7,8 +7,8 @@ from conftest import SPARE, WINDOWS
 
 STEPS = {
     "spare1": ["win_powershell protect"], "spare2": ["win_copy gatecontrol_agent.ps1"], "spare3": ["win_copy settings.json"],
-    "spare4": ["win_scheduled_task apply"], "spare5": ["win_package"], "spare6": ["win_powershell read"], "spare7": ["store"],
-    "spare8": ["installtunnelservice"], "spare9": ["win_scheduled_task beat"],
+    "spare4": ["schedule apply"], "spare5": ["win_package"], "spare6": ["win_powershell read"], "spare7": ["store"],
+    "spare8": ["installtunnelservice"], "spare9": ["schedule beat"],
 }
 
 

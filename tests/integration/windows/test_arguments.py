@@ -57,8 +57,7 @@ def faults(given, options):
 
 
 def test_all_of_the_role_s_modules_are_looked_at():
-    assert {used[2] for used in USED} == {"ansible.windows.win_copy", "ansible.windows.win_package", "ansible.windows.win_powershell",
-                                          "community.windows.win_scheduled_task"}
+    assert {used[2] for used in USED} == {"ansible.windows.win_copy", "ansible.windows.win_package", "ansible.windows.win_powershell"}
 
 
 @pytest.mark.parametrize("used", USED, ids=lambda used: "%s: %s" % used[:2])
@@ -67,6 +66,6 @@ def test_arguments(documented, used):
 
 
 def test_wrong_arguments_are_seen(documented):
-    options = documented["community.windows.win_scheduled_task"]
-    assert list(faults({"run_level": "root", "trigger": [], "enabled": "on", "triggers": [{"delay": "PT1S"}]}, options)) == [
-        "name is missing", "run_level is none of the choices: 'root'", "there is no trigger", "enabled is no bool: 'on'", "type is missing"]
+    options = documented["ansible.windows.win_powershell"]
+    assert list(faults({"depht": 2, "error_action": "ignore", "depth": "deep", "sensitive_parameters": [{"value": "x"}]}, options)) == [
+        "there is no depht", "error_action is none of the choices: 'ignore'", "depth is no int: 'deep'", "name is missing"]

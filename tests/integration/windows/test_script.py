@@ -88,10 +88,9 @@ def test_no_typed_parameter_is_written_to(script):
 
 def test_every_command_is_its_own_or_one_of_windows(script):
     """A misspelt name is an error that only a run shows."""
-    known = set("""Add-Member ConvertFrom-Json ConvertTo-Json ForEach-Object Get-Acl Get-Date Get-ItemProperty Get-Random Get-Service Join-Path New-Object
-        New-ScheduledTaskAction New-ScheduledTaskPrincipal New-ScheduledTaskSettingsSet New-ScheduledTaskTrigger Register-ScheduledTask Select-Object Set-Acl
-        Set-Service Set-StrictMode Sort-Object Start-ScheduledTask Start-Sleep Test-Path Unregister-ScheduledTask Where-Object Write-Debug
-        Write-Output""".split())
+    known = set("""Disable-ScheduledTask Export-ScheduledTask ForEach-Object Get-Acl Get-ItemProperty Get-Random Get-ScheduledTask Get-Service Join-Path
+        New-Object Register-ScheduledTask Select-Object Set-Acl Set-Service Set-StrictMode Start-ScheduledTask Start-Service Start-Sleep
+        Stop-ScheduledTask Test-Path Unregister-ScheduledTask Where-Object Write-Debug Write-Output""".split())
     root = parsed(script)
     own = {words(node) for node in nodes(root, "function_name")}
     used = {words(node) for node in nodes(root, "command_name")}

@@ -7,6 +7,7 @@ It shows what the role does with an agent's answers. It does not show that Power
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import pathlib
@@ -183,6 +184,8 @@ class Agent(_agent.Agent):
                 _enrollment.remove_file(self.config_path)
             return {"changed": there, "action": "down" if there else "none", "reasons": []}
         live, candidate = _enrollment.read_text(self.config_path), None if check else self.store.text("candidate")
+        if candidate is None and not check:
+            raise _agent.AgentError("no config of %s is staged, so nothing was changed; run the play again" % self.interface, "settings")
         text = live if candidate is None else candidate
         if text is None:
             return {"changed": True, "action": "up", "reasons": ["there is no config yet"]}
@@ -200,9 +203,6 @@ class Agent(_agent.Agent):
                 self.accept()
                 self.store.drop("candidate")
             return result
-        if candidate is None:
-            self.store.save("candidate", text)
-            self.store.drop("offered")
         result["armed"] = self.new_change("controller", wanted.get("timeout") or 40)
         self.start_apply()
         return result
@@ -312,6 +312,25 @@ class Agent(_agent.Agent):
                 state["readers"][ROOT] = ["SYSTEM", "Administrators"]
         return {"changed": changed}
 
+    def schedule(self, wanted, check):
+        """As Set-Schedule."""
+        interval, changed = max(60, wanted.get("interval", 60)), []
+        for verb in ("apply", "beat"):
+            if self.machine.breaks("schedule " + verb) and verb in wanted["verbs"]:
+                raise _agent.AgentError("Access is denied.", "settings")
+            task = {"enabled": True, "username": "SYSTEM", "actions": [{"arguments": '-File "%s" %s' % (_windows.AGENT, verb)}],
+                    "triggers": [{"repetition": {"interval": "PT%dS" % interval}}] if verb == "beat" else [{"type": "boot"}]}
+            name = "\\GateControl\\" + verb
+            needed, there = verb in wanted["verbs"], self.machine.state["tasks"].get(name)
+            if (needed and there == task) or (not needed and not (there and wanted.get("only"))):
+                continue
+            changed.append(verb)
+            with self.machine.change() if not check else contextlib.nullcontext({"tasks": {}}) as state:
+                state["tasks"].pop(name, None)
+                if needed:
+                    state["tasks"][name] = task
+        return {"changed": bool(changed), "names": changed}
+
     def read(self, token_file):
         token = _enrollment.read_text(self.machine.path(token_file)) if token_file else None
         if token_file and token is None:
@@ -342,7 +361,7 @@ class Agent(_agent.Agent):
 def do(tree, verb, word, check):
     """(exit status, output)."""
     agent = Agent(machines.Machine(tree))
-    question = json.loads(base64.b64decode(word)) if verb in ("verify", "change") else None
+    question = json.loads(base64.b64decode(word)) if verb in ("verify", "change", "schedule") else None
     try:
         if verb == "verify":
             answer = dict(Comparison(agent, question).answer(), stand_in=SAYS)
@@ -357,6 +376,8 @@ def do(tree, verb, word, check):
             return 0, ""
         elif verb == "change":
             answer = agent.change(question, check)
+        elif verb == "schedule":
+            answer = agent.schedule(question, check)
         elif verb == "store":
             answer = agent.put(json.loads(sys.stdin.read()), check)
         else:

@@ -4,6 +4,7 @@ A tree whose "reachable" is false cannot be reached, and with {"reachable": "old
 """
 from __future__ import annotations
 
+import base64
 import os
 import pathlib
 import re
@@ -57,9 +58,10 @@ class Connection(Local):
             raise AnsibleConnectionFailure("the stand-in %s does not answer" % tree)
         words = shlex.split(cmd)
         inner = words[2] if words[1:2] == ["-c"] else cmd
-        found = re.search(r'^powershell\.exe .*-File "([^"]+)" (.*)$', inner)
+        found = re.search(r"^powershell\.exe .*-EncodedCommand ([A-Za-z0-9+/=]+)$", inner)
         if found:
-            return self._powershell(windows, found.group(1), shlex.split(found.group(2)))
+            script = re.fullmatch(r'& "([^"]+)" (.*); exit \$LASTEXITCODE', base64.b64decode(found.group(1)).decode("utf-16-le"))
+            return self._powershell(windows, script.group(1).replace("$env:ProgramData", "C:\\ProgramData"), script.group(2).split())
         exports = "export %s=%s %s=%s; " % (machine.TREE, shlex.quote(tree), machine.AGENT, shlex.quote(str(STAND_IN)))
         return super().exec_command("/bin/sh -c " + shlex.quote(exports + inner), in_data, sudoable)
 

@@ -24,7 +24,6 @@ PLACES = {
     "ansible/windows/plugins/modules": ("modules/win_copy.py", "modules/win_package.py", "modules/win_powershell.py"),
     "ansible/windows/plugins/module_utils": ("machine.py",),
     "ansible/windows/plugins/connection": ("connection.py",),
-    "community/windows/plugins/modules": ("modules/win_scheduled_task.py",),
 }
 
 

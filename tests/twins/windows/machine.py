@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 TREE, AGENT = "GATECONTROL_TWIN", "GATECONTROL_TWIN_AGENT"  # variables that the connection sets
+ENVIRONMENT = {"ProgramData": "C:\\ProgramData", "ProgramFiles": "C:\\Program Files"}  # what the real modules expand in a path
 FRESH = {"machine_guid": "", "hostname": "", "root_store": None, "services": {}, "tasks": {}, "packages": [], "readers": {}, "peer_answers": True,
          "reachable": True, "breaks": []}
 
@@ -46,6 +47,8 @@ class Machine:
 
     def path(self, name):
         """The place in the tree of a path of Windows. Raises ValueError for one that is not absolute."""
+        for variable, value in ENVIRONMENT.items():
+            name = name.replace("%" + variable + "%", value)
         if name[1:3] not in (":\\", ":/"):
             raise ValueError("%r is no absolute path of Windows" % name)
         return os.path.join(self.tree, name[0].upper(), *name[3:].replace("\\", "/").split("/"))

@@ -12,7 +12,7 @@ def main():
     module = AnsibleModule(argument_spec={
         "path": {"type": "str"}, "arguments": {"type": "raw"}, "checksum": {"type": "str"},
         "checksum_algorithm": {"type": "str", "default": "sha1", "choices": ["md5", "sha1", "sha256", "sha384", "sha512"]},
-        "creates_path": {"type": "path"}, "state": {"type": "str", "default": "present"}}, supports_check_mode=True)
+        "creates_path": {"type": "str"}, "proxy_url": {"type": "str"}, "state": {"type": "str", "default": "present"}}, supports_check_mode=True)
     windows, params = machine.here(), module.params
     if os.path.exists(windows.path(params["creates_path"])):
         module.exit_json(changed=False, rc=0)

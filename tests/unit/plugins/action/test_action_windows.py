@@ -30,6 +30,12 @@ class Windows(Connection):
         return (0, (_verify.MARKER + json.dumps(answer) + "\r\n").encode(), b"") if answer else (1, b"", b"The argument to -File does not exist.")
 
 
+def words(command):
+    """The words that a line gives to the agent."""
+    script = base64.b64decode(command.rstrip("'").split()[-1]).decode("utf-16-le")
+    return script.partition(".ps1\" ")[2].partition(";")[0].split()
+
+
 def ask(connection, task_vars=None, check_mode=False, sent=None, **args):
     asked = action(gatecontrol_host_info.ActionModule, connection, **args)
     asked._task.check_mode, asked.answer = check_mode, sent or {"failed": True, "msg": "no PowerShell"}
@@ -42,7 +48,7 @@ def test_the_installed_agent_answers_and_nothing_is_sent(transport, task_vars):
     asked, result = ask(connection, task_vars, url="https://gate.example.com", launcher="x", settings={"url": "x"})
     assert result["in_sync"] and result["asked"] == "agent" and result["changed"] is False and asked.sent == []
     command, = connection.commands
-    question = json.loads(base64.b64decode(command.rstrip("'").split()[-1]))
+    question = json.loads(base64.b64decode(words(command)[1]))
     assert "powershell.exe" in command and list(question["files"]) == [_windows.AGENT]
 
 
@@ -85,7 +91,7 @@ def test_no_answer_at_all_is_a_failure_and_not_a_host_without_enrollment(sent):
 def test_in_check_mode_the_agent_is_told():
     connection = Windows(ANSWER)
     ask(connection, check_mode=True)
-    assert connection.commands[0].rstrip("'").endswith("-WhatIf")
+    assert words(connection.commands[0])[-1] == "-WhatIf"
 
 
 @pytest.fixture
@@ -105,8 +111,8 @@ def test_a_change_is_confirmed_over_a_new_connection(clock):
     connection = Windows({"changed": True, "action": "up", "armed": "7"}, {"confirm": "w"}, {"id": "7", "ok": True, "reason": None})
     result = change(connection, interface="wg3", confirm_timeout=20)
     assert result["changed"] and result["action"] == "up" and "armed" not in result and connection.resets == 2
-    assert [command.rstrip("'").split()[-2:] for command in connection.commands[1:]] == [["confirm", "7"], ["confirm", "w"]]
-    question = json.loads(base64.b64decode(connection.commands[0].rstrip("'").split()[-1]))
+    assert [words(command) for command in connection.commands[1:]] == [["confirm", "7"], ["confirm", "w"]]
+    question = json.loads(base64.b64decode(words(connection.commands[0])[1]))
     assert question == {"state": "up", "interface": "wg3", "timeout": 20}
 
 

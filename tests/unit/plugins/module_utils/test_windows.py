@@ -129,5 +129,10 @@ def test_the_agent_that_is_asked_is_the_collection_s():
     question = _verify.wanted({"launcher": "x", "settings": {}, "url": "https://Gate.example.com/"})
     assert _windows.wanted(question)["files"] == {_windows.AGENT: _enrollment.digest(_windows.agent_text())}
     assert _windows.wanted(_verify.wanted({}))["files"] == {}
-    assert '-File "C:\\ProgramData\\GateControl\\gatecontrol_agent.ps1" verify abc' in _windows.command("verify", "abc")
+    line, _blank, encoded = _windows.command("verify", "abc").rpartition(" ")
+    assert line.startswith("powershell.exe ") and line.endswith(" -EncodedCommand")
+    assert base64.b64decode(encoded).decode("utf-16-le") == '& "$env:ProgramData\\GateControl\\gatecontrol_agent.ps1" verify abc; exit $LASTEXITCODE'
+    longest = dict(question, challenge="x" * 44, token="0" * 64, fields="0" * 64, settings="0" * 64, url="https://" + "x" * 253, interface="x" * 15)
+    word = base64.b64encode(json.dumps(dict(_windows.wanted(longest))).encode()).decode()
+    assert len(_windows.command("verify", word, "-WhatIf")) < 8191, "cmd.exe takes no longer line"
     assert "$Version = '%s'" % _verify.VERSION in _windows.agent_text()
