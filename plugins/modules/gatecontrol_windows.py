@@ -9,7 +9,7 @@ module: gatecontrol_windows
 short_description: A module runs on a Windows host, and only what is expected of it comes back
 version_added: 1.0.0
 description:
-  - Runs one of the modules of C(ansible.windows) and C(community.windows) that the role needs on Windows hosts, and drops from its result what the host has no
+  - Runs one of the modules of C(ansible.windows) that the role needs on Windows hosts, and drops from its result what the host has no
     business to say, such as facts, which would be variables of the play.
   - It is an action. The modules come from their own collections.
 author:
