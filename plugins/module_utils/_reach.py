@@ -33,10 +33,21 @@ def _ends(ssh_connection):
     return None if client.is_loopback or client.is_link_local or client.version != own.version else (client, own)
 
 
-def _way(run, client, own):
-    """The route to the controller as `ip -j` tells it; None where there is none, as when the host has lost the address of a connection of before."""
+def _way(run, client, own, interface):
+    """The route to the controller as `ip -j` tells it; None where there is none, as when the host has lost the address of a connection of before.
+
+    A connection that came in beside a full tunnel, to an address that is not the tunnel's, is answered by its mark.
+    """
+    asked = ["ip", "-%d" % client.version, "-j", "route", "get", str(client), "from", str(own)]
     try:
-        return (_observe.ip_json(run, ["ip", "-%d" % client.version, "-j", "route", "get", str(client), "from", str(own)]) or [None])[0]
+        route = _observe.ip_json(run, asked)[0]
+        if route.get("dev") != interface:
+            return route
+        marked = _observe.ip_json(run, asked + ["mark", MARK])[0]
+        if marked.get("dev") == interface:
+            return route
+        inside = _observe.ip_json(run, ["ip", "-j", "address", "show", "dev", interface, "to", str(own)])
+        return route if any(link.get("addr_info") for link in inside) else marked
     except _observe.TunnelError:
         return None
 
@@ -55,7 +66,7 @@ def runs_through(run, interface, ssh_connection, root="/"):
         return False
     if _services.system(root) == "macos":
         return (_way_on_mac(run, ends[0])[0] or "none") == _observe.real_name(root, interface)
-    return (_way(run, *ends) or {}).get("dev") == interface
+    return (_way(run, *ends, interface) or {}).get("dev") == interface
 
 
 def _table(interface):
@@ -129,7 +140,7 @@ def reachability(run, config, interface, ssh_connection, root="/"):
     if ends is None:
         return result
     client, own = ends
-    if (_way(run, client, own) or {}).get("dev") == interface:
+    if (_way(run, client, own, interface) or {}).get("dev") == interface:
         result.update(through=True, reason="the controller's connection from %s runs through %s itself" % (client, interface))
         return result
     networks = [ipaddress.ip_network(network) for network, table in _plan.routes_of(config, 0) if table in (0, _observe.MAIN)]
