@@ -137,7 +137,7 @@ def _await(store, change, end, took, sleep, clock):
             fetched, end = True, end + min(clock() - begin, change["timeout"])
             _set(store, change, deadline=end + took)
         if clock() > end:
-            return "the controller did not come back over a new connection within %d s" % (end - begin)
+            return "the controller did not come back over a new connection within %.0f s" % (end - begin)
         sleep(0.2)
 
 

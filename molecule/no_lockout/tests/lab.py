@@ -34,7 +34,7 @@ echo "# dump"; wg show wg0 dump 2>/dev/null
 echo "# network"
 ip -N -o address show scope global | sed 's/^[0-9]*: //; s/ *valid_lft.*//'
 ip -N route show table all | grep -v -e ' cache ' -e fe80: -e ff00: | sort
-ip -4 rule; ip -6 rule
+ip -4 rule; ip -6 rule; nft list tables | sort
 echo "# files"
 for file in /etc/wireguard/* /etc/resolv.conf /etc/systemd/system/wg-quick@*/*; do if [ -f "$file" ]; then sha256sum "$file"; fi; done
 echo "# inodes"; stat -c '%n %i %y %a' /etc/wireguard/*
