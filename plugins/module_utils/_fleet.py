@@ -10,17 +10,12 @@ from __future__ import annotations
 import math
 import time
 
-from . import _api, _beat, _peer, _whose
-from ._whose import ROTATED
+from . import _api, _peer, _whose
+from ._whose import ROTATED, is_minted, is_past, token_name
 
 STOP = ("licence", "rate_limited", "auth", "scope", "forbidden", "user_disabled", "conflict", "network", "proxy", "tls", "redirect", "server",
         "uncertain", "endpoint_missing")
 EPHEMERAL = "ephemeral"  # tag of peers whose hosts live for minutes
-
-
-def token_name(peer_name):
-    """The name of the token that the collection mints for a peer; at most one of this name is kept."""
-    return "ansible: " + peer_name
 
 
 def slim(peer):
@@ -31,11 +26,6 @@ def slim(peer):
         "enabled": bool(peer.get("enabled")), "online": bool(peer.get("isOnline")), "expires_at": peer.get("expires_at"),
         "handshake": peer.get("latestHandshake") or peer.get("latest_handshake") or 0, "type": peer.get("peer_type") or "regular",
         "rx_bytes": peer.get("transferRx") or peer.get("transfer_rx") or 0, "tx_bytes": peer.get("transferTx") or peer.get("transfer_tx") or 0}
-
-
-def is_past(moment, now):
-    """Whether a time of the server (ISO-8601 UTC text or None) is over; now in seconds."""
-    return bool(moment) and moment.replace(" ", "T") < _beat.timestamp(now)
 
 
 class _Listed(_peer.ServerPeer):
@@ -152,7 +142,7 @@ class Fleet:
         """The server's peers and, where they matter and can be seen, its tokens."""
         try:
             return _whose.Peers(list(self.api.peers()), self.api.tokens() if self.user and tokens else [], self.expected, self.notes["made"],
-                                self.notes["given"])
+                                self.notes["given"], self.now())
         except _api.ApiError as err:
             if err.kind != "rate_limited":
                 raise
@@ -243,11 +233,11 @@ class Fleet:
             return dict(result, requests=requests + 1, **{key: answer[key] for key in ("config", "hash") if key in answer})
         # Those of a run that ended before the host had it, or of the host's earlier life.
         names = (token_name(name), token_name(host["name"]))
-        old = [token for token in known.tokens if token["name"] in names and token.get("peer_id") in (number, None)]
+        old = [token for token in known.tokens if token.get("peer_id") in (number, None) and any(is_minted(token, one) for one in names)]
         if check_mode:
             return dict(result, requests=requests + len(old) + 1)
         self._revoke(old)
-        return dict(result, changed=True, **self._mint(name, number, wanted.get("expires_at")))
+        return dict(result, changed=True, **self._mint(token_name(name, host["host"]), number, wanted.get("expires_at")))
 
     def _fields(self, name, found, wanted, check_mode):
         """A peer with its fields as wanted: found, or one that is made of this name."""
@@ -259,7 +249,7 @@ class Fleet:
         return dict({key: result[key] for key in ("peer", "created", "changed")}, requests=requests)
 
     def _mint(self, name, peer_id, expires_at):
-        token, details = self.api.mint(self.user, token_name(name), peer_id, expires_at)
+        token, details = self.api.mint(self.user, name, peer_id, expires_at)
         return {"token": token, "token_id": details.get("id")}
 
     def _revoke(self, tokens):
@@ -269,7 +259,7 @@ class Fleet:
     def _gone(self, host, found, known, check_mode):
         numbers = [peer["id"] for peer in found]
         bound = [token for token in known.tokens if token.get("peer_id") in numbers
-                 or token["name"] == token_name(host["name"]) and token.get("peer_id") is None]
+                 or is_minted(token, token_name(host["name"])) and token.get("peer_id") is None]
         if not check_mode:
             self._revoke(bound)  # first: without its peer a token belongs to nothing that a later run could find it by
             for number in numbers:
@@ -277,7 +267,7 @@ class Fleet:
                 self.notes["given"].pop(str(number), None)
             self.notes["made"].pop(host["host"], None)
         return {"deleted": bool(found), "revoked": [token["name"] for token in bound], "changed": bool(found or bound),
-                "staying": [] if self.user or not found else [token_name(host["name"])], "requests": len(numbers) + len(bound)}
+                "staying": [] if self.user or not found else [token_name(host["name"], host["host"])], "requests": len(numbers) + len(bound)}
 
     def _second(self, host, own, known, keys, check_mode):
         name, peer, requests = own["name"].removesuffix(ROTATED), own, 1
@@ -286,14 +276,14 @@ class Fleet:
             if len(pair) == 1 and own["name"] != name and name in known.named:
                 raise known.refusal(host, known.named[name])
             peer, requests = self._successor(own, pair[0] if len(pair) == 2 else None, name, check_mode), 6
-            old = [token for token in known.tokens if token["name"] == token_name(name) and token.get("peer_id") == peer["id"]]
+            old = [token for token in known.tokens if is_minted(token, token_name(name)) and token.get("peer_id") == peer["id"]]
             if not check_mode:
                 self._revoke(old)
             requests += len(old)
         result = {"peer": {"id": peer["id"], "name": name}, "changed": True}
         if check_mode:
             return dict(result, requests=requests)
-        made = self._mint(name, peer["id"], own.get("expires_at"))
+        made = self._mint(token_name(name, host["host"]), peer["id"], own.get("expires_at"))
         self.notes["rotated"][host["host"]] = {"peer_id": peer["id"], "token_id": made["token_id"]}
         self.notes["given"][str(peer["id"])] = host["host"]
         return dict(result, **made)
@@ -333,7 +323,7 @@ class Tokens:
     def __init__(self, admin, user, peer=None, name=None, now=time.time):
         self.admin, self.user, self.peer, self.now, self.all = admin, user, peer, now, not name
         self.name = name or (token_name(peer["name"]) if peer else None)
-        self.found = [token for token in admin.tokens() if (token.get("peer_id") == peer["id"] if peer else name in (None, token["name"]))]
+        self.found = [token for token in admin.tokens() if (token.get("peer_id") == peer["id"] if peer else not name or is_minted(token, name))]
 
     def settle(self, state, scopes=("client",), expires_at=None, revoke_old=True, except_id=None, check_mode=False):
         """Bring them to a state: present (one that fits is there), rotated (a new one is), absent, listed.
@@ -341,7 +331,7 @@ class Tokens:
         expires_at: ISO-8601 UTC text or None for what it may have. Returns {"changed", "tokens": details of those that are left, "revoked":
         names, "token" and "token_id" of a new one, "before", "after"}. Raises ApiError.
         """
-        named = [token for token in self.found if token["name"] == self.name]
+        named = [token for token in self.found if self.name and is_minted(token, self.name)]
         fit = [token for token in named if not is_past(token.get("expires_at"), self.now()) and set(token["scopes"]) == set(scopes)
                and expires_at in (None, token.get("expires_at"))]
         mint = state == "rotated" or state == "present" and not fit

@@ -7,28 +7,54 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
+import hashlib
 import hmac
 import typing as t
 
-from . import _api, _peer
+from . import _api, _beat, _peer
 
+MINTED, LONGEST = "ansible: ", 100  # begins the name of a token that the collection mints; characters that the server takes of a token's name
 ROTATED = ".pre-rotation"  # ends the name of a peer that a second one takes the place of; fits the longest name that register makes
 Record = dict[str, t.Any]  # of a peer or a token, as the server's list has it; or a host, as Fleet takes it
+
+
+def is_past(moment: str | None, now: float) -> bool:
+    """Whether a time of the server (ISO-8601 UTC text or None) is over; now in seconds since 1970."""
+    return bool(moment) and moment.replace(" ", "T") < _beat.timestamp(now)
+
+
+def token_name(peer_name: str, host: str | None = None) -> str:
+    """The name of the token that the collection mints for a peer, and for the host of this name in the inventory; at most one of a peer is kept.
+
+    The inventory's name of a host is the user's word, which no host can change, and tells later whom a token that was never used was made for.
+    """
+    plain = MINTED + peer_name
+    if host in (None, peer_name):
+        return plain
+    named = "%s for %s" % (plain, host)
+    return named if len(named) <= LONGEST else "%s for %s" % (plain, hashlib.sha256(host.encode()).hexdigest()[:16])
+
+
+def is_minted(token: Record, name: str) -> bool:
+    """Whether a token has a name; where that is token_name(peer), for whatever host."""
+    return token["name"] == name or name.startswith(MINTED) and token["name"].startswith(name + " for ")
 
 
 class Peers:
     """The server's peers, and which of them hosts may have.
 
     peers: the server's list. tokens: those of the administrator's list, [] where it was not read. expected: public key -> the proof that a host gives which
-    has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}.
+    has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}. now: seconds since
+    1970.
     A host's word for its number, its name and its machine id counts for nothing. A host's own peer is one
     - whose private key it has proven to have (proof), or that the server knows its client token to be bound to (bound),
     - that this run made for it or gave it, or
     - that the user says is its (adopt; word where the peer itself was named).
     """
 
-    def __init__(self, peers: list[Record], tokens: list[Record], expected: t.Callable[[str], str | None], made: dict[str, int], given: dict[str, str]):
-        self.all, self.tokens, self.expected, self.made, self.given = peers, tokens, expected, made, given
+    def __init__(self, peers: list[Record], tokens: list[Record], expected: t.Callable[[str], str | None], made: dict[str, int], given: dict[str, str],
+                 now: float):
+        self.all, self.tokens, self.expected, self.made, self.given, self.now = peers, tokens, expected, made, given, now
         self.named = {peer["name"]: peer for peer in peers}
         self.numbered = {peer["id"]: peer for peer in peers}
 
@@ -64,6 +90,13 @@ class Peers:
             return "a client token of its was used"
         return None
 
+    def taken(self, host: Record, peer: Record) -> str | None:
+        """What tells that a peer is not free for a host without proof: it was used, or a living token of the collection's waits for another host."""
+        names = {token_name(name, host["host"]) for name in (peer["name"], host["name"])}
+        waiting = [token for token in self.tokens if token.get("peer_id") == peer["id"] and token["name"].startswith(MINTED)
+                   and token["name"] not in names and not is_past(token.get("expires_at"), self.now)]
+        return self.used(peer) or (waiting and "its client token %r was not made for this host of the inventory" % waiting[0]["name"] or None)
+
     def check_given(self, host: Record, peer: Record) -> None:
         """Raise PeerError (clone) for a peer that this run gave to another host."""
         other = self.given.get(str(peer["id"]), host["host"])
@@ -74,7 +107,7 @@ class Peers:
 
     def refusal(self, host: Record, peer: Record) -> _peer.PeerError:
         """Why a peer is not the host's to have."""
-        why = self.used(peer) or "it was made for a machine that has the key, or is still to get it"
+        why = self.taken(host, peer) or "it was made for a machine that has the key, or is still to get it"
         return _peer.PeerError(
             "the peer %s (id %s) looks like another machine's: %s, and %s does not prove that it is that machine, so nothing was changed; set "
             "gatecontrol_adopt=true for this host if it is that machine, else set gatecontrol_name to another name"
@@ -111,7 +144,7 @@ class Peers:
                 raise self.refusal(host, claimed)
         if found:
             self.check_given(host, found)
-            if not self.owns(host, found) and self.used(found):
+            if not self.owns(host, found) and self.taken(host, found):
                 raise self.refusal(host, found)
         return found
 
@@ -121,7 +154,7 @@ class Peers:
         peer = self.numbered.get(number) if number else self.named.get(host["name"]) or self.named.get(host["name"] + ROTATED)
         if not peer:
             return []
-        if not self.owns(host, peer) and (number or self.used(peer)):
+        if not self.owns(host, peer) and (number or self.taken(host, peer)):
             raise self.refusal(host, peer)
         stem = peer["name"].removesuffix(ROTATED)
         names = (stem, stem + ROTATED) if host.get("word") else tuple(one["name"] for one in self.pair(peer))

@@ -14,8 +14,8 @@ description:
   - Asks the server beforehand how many peers the licence allows (with an administrator's session) and compares the requests it needs with the rate limit.
   - Needs O(admin_user) and O(admin_password), or O(session), or O(peers_token). Use C(no_log), since it returns secrets.
   - As a task it does its work in Ansible's own process on the controller, whatever host the task is for. No connection is used, and a run logs in once.
-  - A peer that a machine has used is given to a host, changed or deleted only where the host proves that it is that machine (O(hosts[].proof)) or where you say
-    so (O(hosts[].adopt)).
+  - A peer that a machine has used, or whose token was minted for another host and lives, is given to a host, changed or deleted only where the host proves
+    that it is that machine (O(hosts[].proof)) or where you say so (O(hosts[].adopt)).
 author:
   - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
@@ -89,7 +89,7 @@ options:
     default: []
     suboptions:
       host:
-        description: The host's name in the play; the key of its result.
+        description: The host's name in the inventory; the key of its result. A token that is minted is for the host of this name.
         type: str
         required: true
       name:

@@ -1,6 +1,8 @@
 """Two machines never hold one key: a peer is a host's only on proof, on the user's word, or while nobody has used it."""
 from __future__ import annotations
 
+import time
+
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _batch, _options, _play, _proof
 
@@ -87,6 +89,40 @@ def test_what_a_restart_forgets_is_not_all_that_tells(gates, new_host):
     assert refused["failure"]["kind"] == "not_ours" and "token" in refused["msg"], "its token was used"
 
 
+@pytest.mark.parametrize("alias", [False, True], ids=["the peer's name", "another name"])
+def test_a_token_that_waits_for_its_host_is_no_other_s(gates, alias):
+    """Made in a run that was cut off, or minted beforehand: it is the host's of that name in the inventory, and of no host that calls itself so."""
+    gate = gates("1.118.2", "--login-limit", "1000")
+    name = gate.name("laptop")
+    victim, evil = {"host": "web01.example.com" if alias else name, "name": name}, {"host": "evil", "name": name}
+    first = Controller(gate, "admin")(victim)[victim["host"]]
+    before = gate.peers(name)
+    gate.seen()
+    for claim in ({}, {"peer_id": first["peer"]["id"]}, {"wanted_id": first["peer"]["id"]}, {"fingerprint": "f" * 64, "enrolled_as": name}):
+        for state in ("present", "absent"):
+            for check in (False, True):
+                answer = Controller(gate, "admin")(dict(evil, **claim), state=state, check=check)["evil"]
+                assert answer["failure"]["kind"] == "not_ours" and "gatecontrol_adopt=true" in answer["msg"], (claim, state)
+    told = "ansible: %s%s" % (name, " for web01.example.com" if alias else "")
+    assert "its client token '%s' was not made for this host of the inventory" % told in Controller(gate, "admin")(evil)["evil"]["msg"]
+    assert gate.peers(name) == before and not [call for call in gate.calls() if not call.startswith("GET ") and "login" not in call]
+    again = Controller(gate, "admin")(victim)[victim["host"]]
+    assert again["peer"]["id"] == first["peer"]["id"] and again["token"] != first["token"], "the run that was cut off goes on"
+    taken = Controller(gate, "admin")(dict(evil, adopt=True))["evil"]
+    assert taken["peer"]["id"] == first["peer"]["id"] and "token" in taken, "the user's word"
+    assert Controller(gate, "admin").kind(victim) == "not_ours"
+
+
+def test_a_token_whose_time_is_over_waits_for_nobody(gates):
+    gate = gates("1.118.2", "--login-limit", "1000")
+    name = gate.name("job")
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+    Controller(gate, "admin")({"host": "a", "name": name, "expires_at": soon})
+    assert Controller(gate, "admin").kind({"host": "b", "name": name}) == "not_ours"
+    time.sleep(3)
+    assert Controller(gate, "admin").kind({"host": "b", "name": name}) is None
+
+
 @pytest.mark.parametrize("state", ["kept", "absent"])
 def test_a_claim_by_number_changes_and_deletes_nothing(server, new_host, state):
     gate, run = server
@@ -120,7 +156,7 @@ def test_nothing_is_rotated_or_confirmed_for_a_claim(gates, new_host):
     second = run(own, state="rotated")["laptop"]
     # The numbers are the controller's own; what the host says of them changes nothing.
     done = run({"host": "laptop", "name": "other", "peer_id": 99999, "token_id": 1}, state="confirmed")["laptop"]
-    assert done["revoked"] == ["ansible: " + name] and not done["deleted"]
+    assert done["revoked"] == ["ansible: %s for laptop" % name] and not done["deleted"]
     new_host().ok("peer", url=gate.url, token=second["token"], peer_id=got["peer"]["id"])
 
 
