@@ -1,11 +1,13 @@
-"""The releases of ansible-core that attacks are played with: those of tests/sanity.sh, each in an environment of its own below build/."""
+"""The releases of ansible-core that attacks are played with: those of tests/sanity.sh, each in an environment of its own."""
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -17,7 +19,9 @@ def known() -> list[tuple[str, str]]:
 
 
 def python_of(core: str, version: str) -> str | None:
-    """The Python of an environment with that release, made where it is missing; None where this machine has no such Python."""
+    """The Python of an environment with that release: this one's, or one made below build/; None where this machine has no such Python."""
+    if importlib.metadata.version("ansible-core") == core:
+        return sys.executable
     place = CHECKOUT / "build" / ("core-" + core)
     if not (place / "bin/ansible-playbook").exists():
         pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv")) / "versions"
