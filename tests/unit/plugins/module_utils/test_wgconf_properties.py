@@ -18,12 +18,13 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 
 keys = st.binary(min_size=32, max_size=32).filter(any).map(lambda raw: base64.b64encode(raw).decode())
 addresses = st.ip_addresses()
+written = addresses.map(_wgconf.address_text)  # Pythons differ in how they write ::ffff:a.b.c.d
 networks = st.builds(
-    lambda address, bits: str(ipaddress.ip_network((address, min(bits, address.max_prefixlen)), strict=False)),
+    lambda address, bits: _wgconf.address_text(ipaddress.ip_network((address, min(bits, address.max_prefixlen)), strict=False)),
     addresses,
     st.integers(0, 128),
 )
-hosts = st.one_of(addresses.map(str), st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?\.example", fullmatch=True))
+hosts = st.one_of(written, st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?\.example", fullmatch=True))
 endpoints = st.builds(_wgconf.join_endpoint, hosts, st.integers(1, 65535))
 
 
@@ -32,9 +33,9 @@ def section(required, optional):
 
 
 interfaces = section(
-    {"PrivateKey": keys, "Address": st.lists(addresses.map(lambda a: "%s/%d" % (a, a.max_prefixlen)), min_size=1, max_size=3, unique=True)},
+    {"PrivateKey": keys, "Address": st.lists(addresses.map(lambda a: _wgconf.address_text(ipaddress.ip_interface(a))), min_size=1, max_size=3, unique=True)},
     {
-        "DNS": st.lists(addresses.map(str), min_size=1, max_size=3, unique=True),
+        "DNS": st.lists(written, min_size=1, max_size=3, unique=True),
         "MTU": st.integers(576, 9000),
         "Table": st.one_of(st.just("off"), st.integers(1, 2**32 - 1)),
         "ListenPort": st.integers(1, 65535),
