@@ -14,3 +14,10 @@ sys.path.insert(0, str(collection.link()))
 from ansible.plugins.loader import init_plugin_loader  # noqa: E402
 
 init_plugin_loader()
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What was not run for want of something on this machine is said in -q too."""
+    skipped = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]
+    for reason in sorted({text for text in skipped if "NOT RUN" in text}):
+        terminalreporter.write_line("%s (%d tests)" % (reason.removeprefix("Skipped: "), skipped.count(reason)), red=True, bold=True)

@@ -31,4 +31,5 @@ def run(shell: str, *words: str, timeout: float = 120, **extra) -> subprocess.Co
     argv = [SHELLS[shell], "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass"]
     if "input" not in extra:
         extra = dict({"stdin": subprocess.DEVNULL}, **extra)
+    extra["env"] = dict(extra.get("env") or os.environ, DOTNET_TieredPGO="0")  # a process of seconds has no use for profiles: a quarter less of a processor
     return subprocess.run(argv + list(words), capture_output=True, text=True, encoding="utf-8", check=False, timeout=timeout, **extra)

@@ -158,7 +158,9 @@ def _finish(store, change, verdict, accept):
                 store.save("verdict", dict(verdict, unrecorded="%s: %s" % (error.filename or "this host", error.strerror or error)))
             raise
     verdict.pop("unrecorded", None)
-    store.drop("confirm", "last_good", "candidate")
+    if change.get("candidate") in (None, _enrollment.digest(store.text("candidate") or "")):
+        store.drop("candidate")  # another one is newer: a play stored it while this was taken
+    store.drop("confirm", "last_good")
     store.drop("pending")  # last: while it is there, whatever interrupts is recovered from
     return verdict
 

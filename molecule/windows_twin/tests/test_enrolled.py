@@ -39,8 +39,7 @@ def test_the_scheduled_tasks(room):
         assert set(tasks) == {"\\GateControl\\beat", "\\GateControl\\apply"}
         beat = tasks["\\GateControl\\beat"]
         starts.add(beat["triggers"][0]["start_boundary"])
-        assert beat["triggers"][0]["repetition"]["interval"] == "PT60S" and beat["username"] == "SYSTEM" and beat["multiple_instances"] == 2
-        assert beat["start_when_available"] and not beat["disallow_start_if_on_batteries"] and not beat["stop_if_going_on_batteries"]
+        assert beat["triggers"][0]["repetition"]["interval"] == "PT60S" and beat["enabled"] and beat["username"] == "SYSTEM"
         assert tasks["\\GateControl\\apply"]["triggers"][0]["type"] == "boot"
     assert len(starts) == len(WINDOWS), "they beat at once"
 

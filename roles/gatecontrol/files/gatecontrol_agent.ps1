@@ -2191,6 +2191,14 @@ function Write-Answer($Table) {
     Write-Output ($Marker + (ConvertTo-JsonText $Table))
 }
 
+# How long ago a time of day was. One that lies in the future is no age: the clock was set back since.
+function Get-AgeText($Then) {
+    if (-not $Then) { return 'never' }
+    $age = (Get-Now) - $Then
+    if ($age -lt -$ClockStep) { return 'at a time that this clock has yet to come to' }
+    return "$([long] [Math]::Max(0, [Math]::Floor($age))) s ago"
+}
+
 function Write-Shown($Shown) {
     if ($Json) { return Write-Output (ConvertTo-JsonText $Shown) }
     if (-not $Shown['enrolled']) { return Write-Output 'not enrolled' }
@@ -2199,7 +2207,7 @@ function Write-Shown($Shown) {
     Write-Output "tunnel  $($Shown['interface']), $($Shown['status']); $age"
     Write-Output "        received $($Shown['rx_bytes']) bytes, sent $($Shown['tx_bytes']) bytes"
     $beat = if ($Shown['reporting'] -cne 'full') { 'none: this host has no token of its own' }
-    elseif ($Shown['last_beat']) { "answered $([long] ((Get-Now) - $Shown['last_beat'])) s ago" } else { 'never answered' }
+    else { 'answered ' + (Get-AgeText $Shown['last_beat']) }
     Write-Output "beat    $beat"
     if ($Shown['peer_enabled'] -eq $false) { Write-Output 'server  the administrator has disabled this peer' }
     if ($null -ne $Shown['error']) { Write-Output "error   $($Shown['error']['text'])" }

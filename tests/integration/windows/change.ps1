@@ -268,6 +268,26 @@ Invoke-Case 'tasks are registered once, and another definition is seen' {
     }
     Assert ((Set-Schedule @{ verbs = @('apply'); only = $true })['names'] -join ',' -ceq 'beat' -and -not $World.tasks.ContainsKey('beat')) 'taken away'
 }
+Invoke-Case 'the tasks run as SYSTEM, on battery too, caught up when missed, never twice at once' {
+    [void] (Set-Schedule @{ verbs = @('apply', 'beat'); interval = 90; offset = 61; only = $true })
+    $beat = [xml] $World.tasks['beat']
+    $settings = $beat.Task.Settings
+    Assert ($beat.Task.Principals.Principal.UserId -ceq 'S-1-5-18' -and $beat.Task.Principals.Principal.RunLevel -ceq 'HighestAvailable') 'SYSTEM'
+    Assert ($settings.DisallowStartIfOnBatteries -ceq 'false' -and $settings.StopIfGoingOnBatteries -ceq 'false') 'battery'
+    Assert ($settings.StartWhenAvailable -ceq 'true' -and $settings.MultipleInstancesPolicy -ceq 'IgnoreNew' -and $settings.ExecutionTimeLimit -ceq 'PT120S') 'once'
+    $trigger = $beat.Task.Triggers.TimeTrigger
+    Assert ($trigger.Repetition.Interval -ceq 'PT90S' -and $trigger.StartBoundary -ceq '2026-01-01T00:01:01') 'each 90 s'
+    Assert ($beat.Task.Actions.Exec.Arguments.EndsWith("-File `"$Agent`" beat")) $beat.Task.Actions.Exec.Arguments
+    Assert (([xml] $World.tasks['apply']).Task.Triggers.BootTrigger.Enabled -ceq 'true') 'at boot'
+}
+Invoke-Case 'an age is never negative, whatever the clock did' {
+    $Run.enrollment['reporting'] = 'full'
+    foreach ($row in @(-5, '5 s ago'), @(30, '0 s ago'), @(4000, 'at a time that this clock has yet to come to')) {
+        Write-StoreTable 'state' @{ last_beat = (Get-Now) + $row[0] }
+        $said = @(Write-Shown (Get-Shown $null $null)) -cmatch '^beat'
+        Assert ($said -ceq "beat    answered $($row[1])" -or ($row[0] -eq -5 -and $said -ceq 'beat    answered 6 s ago')) "$($row[0]) $said"
+    }
+}
 Invoke-Case 'the language of the machine changes nothing' {
     foreach ($culture in 'tr-TR', 'th-TH', 'fa-IR', 'de-DE', 'ar-SA', 'hu-HU') {
         [Globalization.CultureInfo]::CurrentCulture = New-Object Globalization.CultureInfo($culture)

@@ -6,6 +6,8 @@ Where there is none, nothing of this is proven, and the run says so. The public 
 from __future__ import annotations
 
 import base64
+import functools
+import hashlib
 import importlib.util
 import json
 import os
@@ -28,7 +30,7 @@ for unix in ("fcntl", "pwd"):  # which the collection's code for Linux imports, 
 
 import powershell  # noqa: E402
 from gateserver import running  # noqa: E402
-from module_utils import _agent, _api, _enrollment, _gate, _peer, _said, _verify, _wgconf  # noqa: E402
+from module_utils import _agent, _api, _enrollment, _gate, _peer, _said, _verify, _wgconf, _windows  # noqa: E402
 
 AGENT = CHECKOUT / "roles/gatecontrol/files/gatecontrol_agent.ps1"
 SHELLS = list(powershell.SHELLS)
@@ -81,18 +83,25 @@ class Host:
 
     def enroll(self, name, **policy):
         """Registered from here, as the role does it on the controller; returns what was stored."""
-        self.ask("protect")
+        if self.root is None:
+            assert self.ask("protect")["changed"]
         store, token = _enrollment.Texts({}), running.ask(self.url, "token", {"name": name, "scopes": "client"})["token"]
-        fingerprint = self.question("verify", state="present")["host"]["fingerprint"]
-        who = {"fingerprint": fingerprint, "platform": "windows", "version": _verify.VERSION}
+        known = fingerprint(self.shell)
+        who = {"fingerprint": known, "platform": "windows", "version": _verify.VERSION}
         _peer.HostPeer(store, lambda given: _api.Api({"url": self.url, "token": given}, who), self.url, token, name,
-                       fingerprint=fingerprint, system="windows").present()
+                       fingerprint=known, system="windows").present()
         settings = {"url": self.url, "interface": "wg0", "heartbeat_interval": 60, "sync_interval": 300, "confirm_timeout": 20, "policy": policy}
-        agent = _agent.Agent(store, None, platform="windows", fingerprint=fingerprint)
+        agent = _agent.Agent(store, None, platform="windows", fingerprint=known)
         store.save("settings", _verify.settings_text(settings))
         store.save("candidate", agent.rendered(store.text("offered"), policy))
-        assert self.ask("store", texts=store.changed)["changed"] and not self.ask("store", texts=store.changed)["changed"]
+        assert self.ask("store", texts=store.changed)["changed"]
         return agent
+
+
+@functools.lru_cache(maxsize=None)
+def fingerprint(shell: str) -> str:
+    """This machine's, as the agent sees it."""
+    return Host(shell, (None, None), CHECKOUT / "build/none").question("verify", state="present")["host"]["fingerprint"]
 
 
 @pytest.fixture(params=SHELLS)
@@ -112,7 +121,9 @@ def test_fresh(host):
 
 
 def test_store_and_read(host):
+    assert host.ask("protect")["changed"] and not host.ask("protect")["changed"]
     agent = host.enroll("reader-" + host.shell, allowed_ips=["10.8.0.0/24"])
+    assert not host.ask("store", texts=agent.store.changed)["changed"]
     read = host.ask("read")["files"]
     for name in ("enrollment", "token", "settings", "offered"):
         assert read[name] == agent.store.text(name)
@@ -173,23 +184,29 @@ def test_a_real_tunnel_on_windows(shell, gate):
     programs, folder = pathlib.Path(os.environ["ProgramFiles"]) / "WireGuard", pathlib.Path(os.environ["ProgramData"]) / "GateControl"
     host = Host(shell, gate)
     agent = host.enroll("real-" + shell, allowed_ips=["10.8.0.0/24"], dns=[])
+    candidate = agent.store.text("candidate")
     shutil.copy(AGENT, folder / AGENT.name)
     with sqlite3.connect(state) as database:
         key = database.execute("SELECT value FROM settings WHERE name = 'server_key'").fetchone()[0]
-    ours = _wgconf.parse(agent.store.text("candidate"))
+    ours = _wgconf.parse(candidate)
     hub = folder.parent / "gatecontrol-hub.conf"
     hub.write_text("[Interface]\nPrivateKey = %s\nListenPort = 51820\nAddress = 10.8.0.1/32\n\n[Peer]\nPublicKey = %s\nPresharedKey = %s\nAllowedIPs = %s\n" % (
         key, _wgconf.public_key(ours.interface["PrivateKey"]), ours.peers[0]["PresharedKey"], ours.interface["Address"][0]))
     subprocess.run([programs / "wireguard.exe", "/installtunnelservice", hub], check=True)
-    task = 'powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -File \\"%s\\" apply' % (folder / AGENT.name)
+    tasks = {"verbs": ["apply", "beat"], "interval": 60, "offset": 0, "only": True}
     try:
-        subprocess.run('schtasks /create /f /tn \\GateControl\\apply /ru SYSTEM /sc onstart /tr "%s"' % task, check=True)
+        assert host.question("schedule", **tasks)["names"] == ["apply", "beat"]
+        assert not host.question("schedule", **tasks)["changed"]
         armed = host.question("change", state="up", interface="wg0", timeout=40)["armed"]
         word = host.ask("confirm", armed)["confirm"]
         verdict = host.ask("confirm", word)
         assert verdict["ok"], verdict
-        answer = host.question("verify", state="present", url=url, check=True)
-        assert [text for text in answer["drift"] if "scheduled task" not in text] == [] and answer["status"] == "connected"
+        digest = hashlib.sha256((folder / AGENT.name).read_bytes()).hexdigest()
+        answer = host.question("verify", state="present", url=url, check=True, files={_windows.AGENT: digest})
+        assert answer["drift"] == [] and answer["in_sync"] and answer["status"] == "connected"
+        refused = host.question("change", state="up", interface="wg0")
+        assert refused["failed"] and "no config of wg0 is staged" in refused["msg"]
+        host.ask("store", texts={"candidate": candidate})
         assert host.question("change", state="up", interface="wg0")["action"] == "none"
     finally:
         host.question("change", state="absent", interface="wg0")
@@ -197,3 +214,5 @@ def test_a_real_tunnel_on_windows(shell, gate):
         subprocess.run([programs / "wireguard.exe", "/uninstalltunnelservice", "gatecontrol-hub"], check=False)
         hub.unlink()
     assert not folder.exists() and "wg0" not in subprocess.run([programs / "wg.exe", "show"], capture_output=True, text=True, check=True).stdout
+    for verb in tasks["verbs"]:
+        assert subprocess.run(["schtasks", "/query", "/tn", "\\GateControl\\" + verb], capture_output=True, check=False).returncode, verb

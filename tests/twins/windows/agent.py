@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -315,11 +316,13 @@ class Agent(_agent.Agent):
     def schedule(self, wanted, check):
         """As Set-Schedule."""
         interval, changed = max(60, wanted.get("interval", 60)), []
+        begin = datetime.datetime(2026, 1, 1) + datetime.timedelta(seconds=wanted.get("offset", 0))
         for verb in ("apply", "beat"):
             if self.machine.breaks("schedule " + verb) and verb in wanted["verbs"]:
                 raise _agent.AgentError("Access is denied.", "settings")
             task = {"enabled": True, "username": "SYSTEM", "actions": [{"arguments": '-File "%s" %s' % (_windows.AGENT, verb)}],
-                    "triggers": [{"repetition": {"interval": "PT%dS" % interval}}] if verb == "beat" else [{"type": "boot"}]}
+                    "triggers": [{"type": "boot"}] if verb == "apply" else [
+                        {"type": "time", "start_boundary": begin.isoformat(), "repetition": {"interval": "PT%dS" % interval}}]}
             name = "\\GateControl\\" + verb
             needed, there = verb in wanted["verbs"], self.machine.state["tasks"].get(name)
             if (needed and there == task) or (not needed and not (there and wanted.get("only"))):

@@ -392,6 +392,22 @@ def test_every_failure_leads_back(host, failure):
     assert host.store.load("pending") is None and host.store.load("verdict") == verdict
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_what_a_second_play_stores_meanwhile_stays(host, good):
+    take(host, config())
+    armed(host, config("0.0.0.0/0"))
+    newer = _wgconf.render(config("10.9.0.0/16"))
+
+    def prove(_until):
+        host.store.save("candidate", newer)
+        return None if good else "no"
+
+    assert run_armed(host, prove=prove)["ok"] is good
+    assert host.store.text("candidate") == newer and host.store.load("pending") is None
+    _change.arm(host.store, INTERFACE, confirm_by="server", clock=host.clock)
+    assert run_armed(host)["ok"] and file_text(host) == newer and host.store.text("candidate") is None
+
+
 def test_confirmation_counts_only_with_the_word_given_after_the_step(host):
     take(host, config())
     identity, words, early = armed(host, config("0.0.0.0/0"), confirm_by="controller"), [], []
