@@ -85,7 +85,8 @@ class ActionModule(Gated):
                           msg="the new config of %s is in use, but the host could not record that (%s); make room there, and the agent does it by itself"
                               % (interface, verdict["unrecorded"]))
         elif not verdict["ok"]:
-            result.update(failed=True, rolled_back=True, changed=False, failure={"kind": "rolled_back", "status": None},
+            back = verdict.get("back") is not False
+            result.update(failed=True, rolled_back=back, changed=not back, failure={"kind": "rolled_back", "status": None},
                           msg=_change.failed(interface, verdict))
 
     def _ask(self, word):

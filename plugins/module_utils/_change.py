@@ -357,5 +357,7 @@ def tend(run, services, store, interface, accept=None, now=time.time, sleep=time
 
 
 def failed(interface, verdict):
-    """The sentence for a change that was undone."""
+    """The sentence for a change that was undone, or that a Windows host could not undo yet."""
+    if verdict.get("back") is False:
+        return "the change of %s failed, and the tunnel is not as it was before: %s" % (interface, verdict["reason"])
     return "the change of %s was rolled back and the tunnel is as it was before: %s" % (interface, verdict["reason"])

@@ -1,8 +1,8 @@
 """Lays the stand-in of Windows out as collections in build/twins/windows: the real action plugins of ansible.windows over the stand-in's modules.
 
-The real collections come from the package "ansible", of which only these two are kept (.venv/windows).
+The real collection comes from the package "ansible", of which only that one is kept (.venv/windows).
 
-  lay.py fetch     get them where they are missing
+  lay.py fetch     get it where it is missing
   lay.py           lay the stand-in out
 """
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHECKOUT = HERE.parents[2]
 PACKAGE = (HERE / "requirements.txt").read_text(encoding="utf-8").split("#")[0].strip()
 REAL = CHECKOUT / ".venv/windows"  # a value for ANSIBLE_COLLECTIONS_PATH
 TWIN = CHECKOUT / "build/twins/windows"
-KEPT = ("ansible_collections/ansible/windows/", "ansible_collections/community/windows/")
+KEPT = "ansible_collections/ansible/windows/"
 PLACES = {
     "ansible/windows/plugins/modules": ("modules/win_copy.py", "modules/win_package.py", "modules/win_powershell.py"),
     "ansible/windows/plugins/module_utils": ("machine.py",),
@@ -28,13 +28,13 @@ PLACES = {
 
 
 def fetch() -> None:
-    """Have the real collections, of the release that PACKAGE names."""
+    """Have the real collection, of the release that PACKAGE names."""
     stamp = REAL / "package"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == PACKAGE:
         return
     shutil.rmtree(REAL, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
-        # For any Python: the collections are data here.
+        # For any Python: it is data here.
         subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:",
                         "--python-version", "3.13", "--dest", folder, PACKAGE], check=True)
         with zipfile.ZipFile(next(pathlib.Path(folder).glob("*.whl"))) as wheel:

@@ -122,6 +122,13 @@ def test_a_change_that_was_undone_fails_with_its_reason(clock):
     assert result["failed"] and result["rolled_back"] is True and "no answer" in result["msg"]
 
 
+def test_a_change_that_could_not_be_undone_yet_is_not_said_to_be(clock):
+    connection = Windows({"changed": True, "armed": "7"}, {"id": "7", "ok": False, "back": False, "reason": "no answer; the way back failed too"})
+    result = change(connection)
+    assert result["failed"] and result["rolled_back"] is False and result["changed"] is True
+    assert "not as it was before: no answer; the way back failed too" in result["msg"]
+
+
 def test_a_host_that_never_comes_back(clock):
     connection = Windows({"changed": True, "armed": "7"}, None)
     result = change(connection, confirm_timeout=20)
