@@ -100,13 +100,14 @@ def _go(run, services, store, change, verdict, means):
     prove, sleep, clock, probe = means
     timeout, begun = change["timeout"], clock()
     _set(store, change, begun=begun, deadline=begun + _pace.STEP + timeout)
-    sleep(1)  # the answer to whoever armed this should have left the host
     _run.bound(run, begun + _pace.STEP)
     if "ran" not in change:
         unit = _observe.unit_of(change["interface"])
         state = services.show([unit], ["UnitFileState"])[unit]
         _set(store, change, ran=_observe.dump(run, change["interface"], store.root) is not None, enabled=state.get("UnitFileState") == "enabled",
              kept_before=_reach.kept_path(store, change["interface"]))
+    _reach.mark(run, store, change["interface"], change["kept"])
+    sleep(1)  # the answer to whoever armed this should have left the host
     begin = clock()
     step, proof = _take(run, services, store, change)
     verdict.update(action=step.action, reasons=step.reasons)

@@ -223,7 +223,22 @@ def keep(run, services, store, interface, kept):
             _remove(path)
         services.daemon_reload()
         changed = True
-    return bool(not beside and _enrollment.remove_file(table)) or changed
+    if not beside and _enrollment.remove_file(table):
+        if not any(command[0] == "nft" for command in before or ()):  # marked for a step that was not taken
+            run(_opposite(["nft", "-f", table]), None)
+        changed = True
+    return changed
+
+
+def mark(run, store, interface, kept):
+    """Mark what comes in from now on, ahead of the step that needs the marks (see keep, which takes them away where that step is not taken).
+
+    A connection that is open, and silent while the tunnel takes all, would be answered into the tunnel until its other end says something.
+    """
+    for command in kept or ():
+        if command[0] == "nft":
+            _enrollment.write_text(os.path.join(store.root, BESIDE % interface), _table(interface))
+            run(command, None)
 
 
 def _drop_in(kept):

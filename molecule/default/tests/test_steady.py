@@ -20,13 +20,15 @@ def test_traffic_goes_through_the_tunnel_and_is_counted_at_both_ends(room):
         assert room.shown(host)["rx_bytes"] >= size and room.shown(host)["tx_bytes"] >= size
 
 
-def test_the_enrollment_took_two_requests_and_the_beat_was_answered(room):
+def test_the_enrollment_took_four_requests_and_both_beats_were_answered(room):
+    """Register, the beat that proves the tunnel, and one in the timer's own unit, which asks for a new config too."""
     for host in room.hosts:
         asked = [(entry["event"], entry["status"], entry.get("body")) for entry in room.log(token=host)]
         begin = max(number for number, (event, _status, _body) in enumerate(asked) if event == "register")
-        assert [entry[:2] for entry in asked[begin:begin + 2]] == [("register", 201), ("heartbeat", 200)], host
-        beat = asked[begin + 1][2]
-        assert beat["connected"] is True and beat["hostname"] == host and beat["rxBytes"] > 0 and beat["txBytes"] > 0
+        events = [entry[:2] for entry in asked[begin:begin + 4]]
+        assert events == [("register", 201), ("heartbeat", 200), ("heartbeat", 200), ("config/check", 200)], host
+        for _event, _status, beat in asked[begin + 1:begin + 3]:
+            assert beat["connected"] is True and beat["hostname"] == host and beat["rxBytes"] > 0 and beat["txBytes"] > 0
         assert room.shown(host)["error"] is None and room.shown(host)["peer_enabled"] is True
 
 

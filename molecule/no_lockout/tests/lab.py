@@ -123,11 +123,11 @@ class Host:
 
 
 class Change:
-    """How long a change was under way on a host: from its arming until it was settled, in seconds, by this machine's clock."""
+    """How long a change was under way on a host: from the moment its unit began until it was settled, in seconds, by this machine's clock."""
 
     def __init__(self, host: Host) -> None:
         self.host, self.armed, self.settled, self._end = host, None, None, threading.Event()
-        self.deadline = 0.0  # the change's own, by the same clock: hosts share this machine's
+        self.deadline = self.begun = 0.0  # the change's own, by the same clock: hosts share this machine's
         self._path = host.lab.scenario.file(host.name, PENDING)
         self._thread = threading.Thread(target=self._watch)
 
@@ -135,7 +135,8 @@ class Change:
         while not self._end.wait(0.02) and self.settled is None:
             there = self._path.exists()
             with contextlib.suppress(OSError, ValueError):
-                self.deadline = json.loads(self._path.read_text(encoding="utf-8"))["deadline"]
+                pending = json.loads(self._path.read_text(encoding="utf-8"))
+                self.deadline, self.begun = pending["deadline"], pending.get("begun", 0.0)
             if there and self.armed is None:
                 self.armed = time.monotonic()
             elif not there and self.armed is not None:
@@ -155,7 +156,8 @@ class Change:
     def wait_settled(self, limit: float = 60) -> float:
         """Wait for the end of the change; the seconds it took."""
         wait_until(lambda: self.settled is not None, limit, f"the change of {self.host} did not end")
-        return self.settled - self.armed
+        assert self.armed < self.begun < self.settled, (self.armed, self.begun, self.settled)
+        return self.settled - self.begun
 
     @property
     def late(self) -> float:

@@ -173,6 +173,47 @@ def test_the_controllers_path_stays_open(lab, allowed, word):
     lab.in_namespace("host", "ip route delete 198.18.2.10/32".split())
 
 
+SPEAKER = """
+import os, socket, sys, time
+server = socket.create_server(('', 2223)); print('', flush=True)
+one = server.accept()[0]
+while not os.path.exists(sys.argv[1]): time.sleep(0.05)
+one.sendall(b'the word')
+"""
+LISTENER = "import socket; s = socket.create_connection(('198.18.1.10', 2223), 10); print('', flush=True); print(s.recv(99).decode())"
+
+
+def test_who_asks_before_the_step_and_then_is_silent_is_answered_after_it(lab, tmp_path):
+    """As the controller, which waits for the word. An answer that went into the tunnel would have to wait for the other end's next packet."""
+    lab.apply(lab.config())
+    config, said, waiting = lab.config("0.0.0.0/0"), tmp_path / "said", []
+    kept = _reach.reachability(lab.run, config, lab.interface, SSH, lab.root)["kept"]
+    lab.spawn("host", SPEAKER, str(said))
+
+    def sleep(seconds):
+        if not waiting:
+            waiting.append(lab.spawn("controller", LISTENER))
+        time.sleep(min(seconds, 0.1))
+
+    lab.store.save("candidate", _wgconf.render(config))
+    _change.arm(lab.store, lab.interface, confirm_by="server", timeout=20, kept=kept)
+    verdict = _change.run_armed(lab.run, lab.services, lab.store, lambda _until: said.touch(), probe=lab.probe, sleep=sleep)
+    assert verdict["ok"], verdict
+    assert waiting[0].stdout.read() == "the word\n"
+
+
+def test_a_step_that_is_not_taken_leaves_no_marks(lab):
+    lab.apply(lab.config())
+    kept = _reach.reachability(lab.run, lab.config("0.0.0.0/0"), lab.interface, SSH, lab.root)["kept"]
+    lab.store.save("candidate", _wgconf.render(lab.config("0.0.0.0/0")))
+    _change.arm(lab.store, lab.interface, confirm_by="server", timeout=20, kept=kept)
+    lab.store.save("candidate", _wgconf.render(lab.config("10.88.7.0/24")))
+    verdict = _change.run_armed(lab.run, lab.services, lab.store, sleep=lambda s: time.sleep(min(s, 0.1)))
+    assert not verdict["ok"] and "not the one that lies there now" in verdict["reason"]
+    assert not traces(lab) and not os.path.exists(os.path.join(lab.root, _reach.BESIDE % lab.interface))
+    intact(lab, lab.config())
+
+
 def traces(lab):
     """What a kept path leaves in the kernel."""
     seen = lab.must("host", "ip route show") + lab.rules() + lab.must("host", "nft list tables")
