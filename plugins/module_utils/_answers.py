@@ -18,8 +18,8 @@ MOMENT = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?"
 
 # A shape says what a value is; None stands for "not there" unless "!" ends the shape.
 SHAPES = {
-    "id": lambda value: type(value) is int and 0 < value < HIGHEST,
-    "number": lambda value: type(value) in (int, float) and 0 <= value < HIGHEST,
+    "id": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 < value < HIGHEST,
+    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < HIGHEST,
     "flag": lambda value: value in (0, 1) and isinstance(value, (bool, int)),
     "bool": lambda value: isinstance(value, bool),
     "text": lambda value: isinstance(value, str),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from . import _api, _fleet, _options, _peer, _play, _session
+from . import _api, _fleet, _options, _play, _session
 
 # Option -> the variables that it is made of. They decide where the controller's secrets go, so they are the same for all hosts of a batch, facts aside.
 REACH = {name: ("gatecontrol_" + name,) for name in (*_options.REACH, "peers_token", "admin_user", "admin_password", "token_user")}

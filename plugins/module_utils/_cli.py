@@ -53,7 +53,7 @@ def _restore(agent):
     if agent.services.stopping():
         return 0, None  # the boot that follows recovers
     verdict = _change.recover(agent.run, agent.services, agent.store, live=True, accept=agent.accept)
-    return 0, verdict and verdict["reason"]
+    return 0, "\n".join(filter(None, (clock, verdict and verdict["reason"]))) or None
 
 
 def _recover(agent):
@@ -61,12 +61,10 @@ def _recover(agent):
     if mark and os.path.exists(mark):
         return 0, None  # the job was loaded anew, and the host was not booted
     clock = _clock.set_forward(agent.memory())  # the machine boots, and nothing has begun to work yet
-    if clock:
-        print(clock)
     verdict = _change.recover(agent.run, agent.services, agent.store, accept=agent.accept)
     if mark:
         _enrollment.write_text(mark, "", 0o644)
-    return 0, verdict and verdict["reason"]
+    return 0, "\n".join(filter(None, (clock, verdict and verdict["reason"]))) or None
 
 
 def _apply(agent):

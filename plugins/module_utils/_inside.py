@@ -27,7 +27,10 @@ class _Module:
 
 
 def run(action: t.Any, module: t.Any) -> dict:
-    """The result of a module of the collection (its Python module: work, SPEC, REQUIRED_BY) with an action's arguments. Raises AnsibleActionFail for wrong ones."""
+    """The result of a module of the collection (its Python module: work, SPEC, REQUIRED_BY) with an action's arguments.
+
+    Raises AnsibleActionFail for wrong ones.
+    """
     _checked, params = action.validate_argument_spec(argument_spec=module.SPEC, required_by=module.REQUIRED_BY)
     try:
         return _options.outcome(module.work, _Module(params, action._task.check_mode))

@@ -37,7 +37,8 @@ class Running:
     interface: its name; private_key, public_key: base64, None where unset; listen_port, fwmark, mtu: int, fwmark 0 where off; up: bool; addresses: set of
     "address/prefix"; routes: set of (network, table) that wg-quick or an administrator set on this interface; rules: {4: list, 6: list}
     of dicts of `ip -N -j rule`; dns: set of servers and search domains, None where it cannot be told; kept: the route of the kept path as
-    "via GATEWAY dev DEVICE", None where there is none or it was not asked for; tables: names of nft's tables with their family, None where not asked or not told; peers: {public key: dict of preshared_key, endpoint, allowed_ips (set), handshake (Unix time,
+    "via GATEWAY dev DEVICE", None where there is none or it was not asked for; tables: names of nft's tables with their
+    family, None where not asked or not told; peers: {public key: dict of preshared_key, endpoint, allowed_ips (set), handshake (Unix time,
     0: never), rx, tx (bytes), keepalive (seconds)}; unseen: what cannot be seen on this host and so is not compared; a change is a restart then.
     """
 
@@ -178,7 +179,9 @@ def ip6_rules(run):
 
 
 def observe(run, interface, root="/", kept=None):
-    """What runs on an interface: a Running, None where there is no such interface. Three processes, one more in a full tunnel, one more for DNS where systemd-resolved keeps it; two on macOS.
+    """What runs on an interface: a Running, None where there is no such interface.
+
+    Three processes, one more in a full tunnel, one more for DNS where systemd-resolved keeps it; two on macOS.
 
     kept: the kept path (_reach.kept_path), to see its route as well. Raises TunnelError.
     """

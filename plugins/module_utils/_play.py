@@ -65,7 +65,7 @@ def check_strategy(play: t.Any) -> None:
     name = play.strategy
     if name.rsplit(".")[-1] in ("linear", "debug"):
         return
-    from ansible.plugins.loader import strategy_loader
+    from ansible.plugins.loader import strategy_loader  # pylint: disable=ansible-bad-module-import  # on the controller only
 
     found = strategy_loader.get(name, class_only=True)
     if not any(one.__module__.endswith("strategy.linear") for one in getattr(found, "__mro__", ())):
@@ -84,8 +84,8 @@ def check_facts(host: str, variables: t.Mapping) -> None:
     if found:
         # The name is the host's own text.
         shown = "".join(character if character.isascii() and character.isprintable() else "?" for character in found[0])[:60]
-        raise PlayError("the facts of %s set %s%s, which a host has no business to, and no secret was used for it; look at what that host answers, clear its fact "
-                        "cache, and set such variables in the inventory or with set_fact without cacheable"
+        raise PlayError("the facts of %s set %s%s, which a host has no business to, and no secret was used for it; look at what that host answers, clear its "
+                        "fact cache, and set such variables in the inventory or with set_fact without cacheable"
                         % (host, shown, " and %d more" % (len(found) - 1) if len(found) > 1 else ""))
 
 
@@ -103,7 +103,7 @@ def check_values(action: t.Any, host: str, variables: t.Mapping, names: t.Iterab
     """
     if not set(variables.get("ansible_facts") or {}) - {"discovered_interpreter_python"}:
         return
-    from ansible.template import Templar, trust_as_template
+    from ansible.template import Templar, trust_as_template  # pylint: disable=ansible-bad-module-import  # on the controller only
 
     manager = variables["hostvars"]._variable_manager
     facts, manager._fact_cache = manager._fact_cache, _NoFacts()  # in this process alone, which is the task's own; the cache itself is not touched

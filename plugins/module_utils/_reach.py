@@ -80,16 +80,16 @@ def _table(interface):
 table inet gatecontrol-{0}
 delete table inet gatecontrol-{0}
 table inet gatecontrol-{0} {{
-	chain arriving {{
-		type filter hook prerouting priority -151; policy accept;
-		ct direction original ct mark 0 iifname != {{ "{0}", "lo" }} fib daddr type local ct mark set {1}
-		ct mark {1} meta mark 0 meta mark set {1}
-	}}
-	chain answering {{
-		type route hook output priority -151; policy accept;
-		meta mark {1} ct mark 0 ct mark set {1}
-		ct mark {1} meta mark 0 meta mark set {1}
-	}}
+    chain arriving {{
+        type filter hook prerouting priority -151; policy accept;
+        ct direction original ct mark 0 iifname != {{ "{0}", "lo" }} fib daddr type local ct mark set {1}
+        ct mark {1} meta mark 0 meta mark set {1}
+    }}
+    chain answering {{
+        type route hook output priority -151; policy accept;
+        meta mark {1} ct mark 0 ct mark set {1}
+        ct mark {1} meta mark 0 meta mark set {1}
+    }}
 }}
 """.format(interface, MARK)
 

@@ -87,7 +87,7 @@ class Admin(_api.Api):
         """The licence's features, such as {"vpn_peers": 3} (-1: unlimited)."""
         what = "reading the licence"
         features = _answers.checked(what, self.call(what, "GET", "/api/v1/license")[1], {"features": "object"}).get("features") or {}
-        return {key: value for key, value in features.items() if key != "vpn_peers" or type(value) is int}
+        return {key: value for key, value in features.items() if key != "vpn_peers" or isinstance(value, int) and not isinstance(value, bool)}
 
     def user_id(self, name):
         """The number of a user by name. Raises ApiError (not_found)."""

@@ -44,7 +44,8 @@ class Peers:
     """The server's peers, and which of them hosts may have.
 
     peers: the server's list. tokens: those of the administrator's list, [] where it was not read. expected: public key -> the proof that a host gives which
-    has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}. now: seconds since
+    has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}.
+    now: seconds since
     1970.
     A host's word for its number, its name and its machine id counts for nothing. A host's own peer is one
     - whose private key it has proven to have (proof), or that the server knows its client token to be bound to (bound),
@@ -162,8 +163,11 @@ class Peers:
 
 
 def _other_peer(enrolled_as: str, name: str) -> _peer.PeerError:
-    return _peer.PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set gatecontrol_adopt=true to change "
-                           "over (the peer %s stays on the server)" % (enrolled_as, name, enrolled_as), "other_peer")
+    return _peer.PeerError(
+        "this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set gatecontrol_adopt=true to change "
+        "over (the peer %s stays on the server)" % (enrolled_as, name, enrolled_as),
+        "other_peer",
+    )
 
 
 TWINS = (

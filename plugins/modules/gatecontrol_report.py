@@ -66,7 +66,10 @@ def work(module):
     texts = {"json": json.dumps(module.params["report"], indent=4, sort_keys=True, ensure_ascii=False) + "\n", "html": module.params["page"]}
     changed, files = [], []
     if not os.path.isdir(module.params["dir"]):
-        module.fail_json(msg="%s is no folder on the controller; correct gatecontrol_report_dir" % module.params["dir"], failure={"kind": "file", "status": None})
+        module.fail_json(
+            msg="%s is no folder on the controller; correct gatecontrol_report_dir" % module.params["dir"],
+            failure={"kind": "file", "status": None},
+        )
     for end, text in texts.items():
         path = os.path.join(module.params["dir"], "gatecontrol-report." + end)
         files.append(path)

@@ -101,7 +101,18 @@ kept:
   elements: str
 """
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _change, _enrollment, _observe, _options, _plan, _reach, _repair, _step, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
+    _agent,
+    _change,
+    _enrollment,
+    _observe,
+    _options,
+    _plan,
+    _reach,
+    _repair,
+    _step,
+    _wgconf,
+)
 
 
 def gone(module, agent, interface, unit, absent):

@@ -111,17 +111,39 @@ class Lab:
         return path
 
     def play(self, inventory: pathlib.Path, *arguments: str, python: str = sys.executable, timeout: int = 900,
-             environment: t.Mapping[str, str] = {}, playbook: str | None = None) -> subprocess.CompletedProcess:
+             environment: t.Mapping[str, str] | None = None, playbook: str | None = None) -> subprocess.CompletedProcess:
         """The role over all hosts, or a playbook. python: of the environment whose ansible-core plays."""
         site = self.place / "site.yml"
         site.write_text("- hosts: all\n  gather_facts: false\n  roles: [callmetechie.gatecontrol.gatecontrol]\n", encoding="ascii")
         known = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))}
         command = [python, "-m", "ansible", "playbook", "-i", str(inventory), playbook or str(site), "-f", str(FORKS), *arguments]
-        return subprocess.run(command, cwd=self.place, capture_output=True, text=True, check=False, timeout=timeout, errors="replace", env=dict(dict(
-            known, ANSIBLE_COLLECTIONS_PATH=str(collection.link()), ANSIBLE_CONNECTION_PLUGINS=str(HERE / "plugins/connection"),
-            ANSIBLE_CALLBACK_PLUGINS=str(HERE / "plugins/callback"), ANSIBLE_CALLBACKS_ENABLED="hostile_vars", HOSTILE_LAB=str(self.place / "lab.json"),
-            HOSTILE_VARS=str(self.place / "vars.json"), ANSIBLE_NOCOLOR="1", ANSIBLE_LOCALHOST_WARNING="false", ANSIBLE_LOCAL_TEMP=str(self.place / "tmp"),
-            ANSIBLE_HOME=str(self.place / "home"), ANSIBLE_LOG_PATH=str(self.place / "ansible.log"), ANSIBLE_RETRY_FILES_ENABLED="false"), **environment))
+        return subprocess.run(
+            command,
+            cwd=self.place,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            errors="replace",
+            env=dict(
+                dict(
+                    known,
+                    ANSIBLE_COLLECTIONS_PATH=str(collection.link()),
+                    ANSIBLE_CONNECTION_PLUGINS=str(HERE / "plugins/connection"),
+                    ANSIBLE_CALLBACK_PLUGINS=str(HERE / "plugins/callback"),
+                    ANSIBLE_CALLBACKS_ENABLED="hostile_vars",
+                    HOSTILE_LAB=str(self.place / "lab.json"),
+                    HOSTILE_VARS=str(self.place / "vars.json"),
+                    ANSIBLE_NOCOLOR="1",
+                    ANSIBLE_LOCALHOST_WARNING="false",
+                    ANSIBLE_LOCAL_TEMP=str(self.place / "tmp"),
+                    ANSIBLE_HOME=str(self.place / "home"),
+                    ANSIBLE_LOG_PATH=str(self.place / "ansible.log"),
+                    ANSIBLE_RETRY_FILES_ENABLED="false",
+                ),
+                **(environment or {}),
+            ),
+        )
 
     def variables(self) -> dict[str, t.Any]:
         return json.loads((self.place / "vars.json").read_text("utf-8"))

@@ -98,7 +98,22 @@ def accelerator(place: Path) -> str:
     answer = Path("/run/gatecontrol-hosts-accelerator")
     with lock("accelerator"):
         if not answer.exists():
-            command = ["timeout", str(TRIAL), "qemu-system-x86_64", "-accel", "kvm", "-M", "q35", "-cpu", "host", "-nodefaults", "-m", "512", "-display", "none"]
+            command = [
+                "timeout",
+                str(TRIAL),
+                "qemu-system-x86_64",
+                "-accel",
+                "kvm",
+                "-M",
+                "q35",
+                "-cpu",
+                "host",
+                "-nodefaults",
+                "-m",
+                "512",
+                "-display",
+                "none",
+            ]
             command += ["-serial", "stdio", "-no-reboot", "-kernel", str(place / "vmlinuz"), "-initrd", str(place / "initrd")]
             done = run(*command, "-append", "console=ttyS0 panic=-1 rdinit=/bin/true", check=False, stdin=subprocess.DEVNULL)
             answer.write_text("kvm" if "Attempted to kill init" in done.stdout else "tcg")
@@ -198,7 +213,7 @@ def remove(folder: Path) -> None:
 
 def remove_images() -> list[str]:
     """Remove every image; return their names."""
-    found = [path for path in CACHE.glob("vm-*")] if CACHE.exists() else []
+    found = list(CACHE.glob("vm-*"))
     for path in found:
         shutil.rmtree(path)
     return [path.name for path in found]

@@ -96,7 +96,7 @@ def test_check_page_has_every_point_and_variable():
 
 
 VERIFIED = (CHECKOUT / "docs" / "verified.md").read_text()
-SHOWN = [row for row in re.findall(r"^\| (.+) \|$", VERIFIED.partition("\n## ")[0], re.MULTILINE)][1:]
+SHOWN = re.findall(r"^\| (.+) \|$", VERIFIED.partition("\n## ")[0], re.MULTILINE)[1:]
 
 
 def test_verified_names_tests():

@@ -85,5 +85,10 @@ def lab(whole_lab):
     whole_lab.scenario.no_faults()
     whole_lab.scenario.everywhere("systemctl start gatecontrol-beat.timer")
     for host in whole_lab.names:
-        assert until(lambda name=host: whole_lab.show(name)["status"] == "connected" and not whole_lab.show(name)["beside_tunnel"], WITHIN), whole_lab.show(host)
+        assert until(
+            lambda name=host: (
+                whole_lab.show(name)["status"] == "connected" and not whole_lab.show(name)["beside_tunnel"]
+            ),
+            WITHIN,
+        ), whole_lab.show(host)
     return whole_lab

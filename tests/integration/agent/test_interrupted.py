@@ -85,7 +85,7 @@ def test_a_change_that_is_killed_at_any_moment_is_healed(gate, host, monkeypatch
         assert record["hash"] == _enrollment.digest(host.store.text("issued"))
         comparison = _drift.Comparison(host.agent(), {})
         assert comparison.tunnel(host.agent().running())["action"] == "none" and comparison.drift == []
-    left = [path for path in pathlib.Path(host.root).rglob(".gatecontrol.*")]
+    left = list(pathlib.Path(host.root).rglob(".gatecontrol.*"))
     assert hits > KILLS / 3 and len(left) <= 1
 
 
@@ -389,7 +389,7 @@ def test_beats_that_fail_are_drift_until_one_works(gate, host):
     assert codes() == ["beat_failing"] and "gatecontrol_failing_beats{" in _cli.metrics(host.agent().show())
     with pytest.raises(_facts.AgentError, match="the agent's own unit does not work"):
         failing = host.agent()
-        failing.services.start = lambda *units, **how: (_ for _none in ()).throw(_step._services.ServiceError("Job failed"))
+        failing.services.start = lambda *units, **how: (none for none in ()).throw(_step._services.ServiceError("Job failed"))
         _install.set_timer(failing, True)
     gate.server.no_faults()
     host.pass_by(60)

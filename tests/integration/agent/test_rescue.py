@@ -94,7 +94,7 @@ def test_a_request_that_left_beside_the_tunnel_moves_the_endpoint_at_once(watche
 def test_what_proves_a_tunnel_goes_through_it(gate, host, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        _way.Way, "dial", lambda *words: asked.append(words) or (_ for _ in ()).throw(OSError("beside"))
+        _way.Way, "dial", lambda *words: asked.append(words) or (none for none in ()).throw(OSError("beside"))
     )
     assert host.agent().prove() is None and not asked and gate.calls() == ["heartbeat"]
     assert host.beat()["error"]["kind"] == "network" and asked

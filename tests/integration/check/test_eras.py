@@ -38,7 +38,11 @@ def test_a_server_passes_with_one_secret_of_the_controller(server, secret):
     assert server.era == "1.5.2" or server.minted() == []
 
 
-@pytest.mark.parametrize("server, way", [("1.5.2", "by register"), ("1.50.12", "by register"), ("1.118.2", None), ("fixed", "by register")], indirect=["server"])
+@pytest.mark.parametrize(
+    "server, way",
+    [("1.5.2", "by register"), ("1.50.12", "by register"), ("1.118.2", None), ("fixed", "by register")],
+    indirect=["server"],
+)
 def test_a_client_token_is_looked_at_and_nothing_is_written(server, way):
     seen = len(server.server.log())
     report = server.check("client")

@@ -37,11 +37,15 @@ def play(gates, tmp_path):
     (tmp_path / "library").mkdir()
     (tmp_path / "library/hostile.py").write_text(HOSTILE)
 
-    def run(hosts, tasks=(), environment=None, tell=TELL, **keywords):
+    def run(hosts, tasks=(), environment=None, tell=None, **keywords):
         variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "room": str(tmp_path), "gatecontrol_url": gate.url,
                      "gatecontrol_admin_user": "admin", "gatecontrol_admin_password": "LoopbackTest123!"}
         (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
-        (tmp_path / "play.yml").write_text(yaml.safe_dump([dict({"hosts": "all", "gather_facts": False, "tasks": [*tasks, ASK, BATCH, tell]}, **keywords)]))
+        (tmp_path / "play.yml").write_text(
+            yaml.safe_dump(
+                [dict({"hosts": "all", "gather_facts": False, "tasks": [*tasks, ASK, BATCH, tell or TELL]}, **keywords)]
+            )
+        )
         done = subprocess.run(
             [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "hosts.yml", "play.yml"], cwd=tmp_path, capture_output=True, text=True,
             env=dict({name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))},

@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _change, _enrollment, _observe, _plan, _services, _step, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _observe, _plan, _services, _step, _wgconf
 
 NETWORK = "198.18.%d.0/24"  # for benchmarks (RFC 2544); seen in the namespaces only
 SIDES = {"host": 1, "hub": 2, "controller": 3}

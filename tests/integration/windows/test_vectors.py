@@ -37,7 +37,7 @@ def tables() -> list[dict]:
 def play(vectors: list[dict], *words: str) -> dict[str, str]:
     """{id: the line that was answered}"""
     lines = "".join(json.dumps({name: vector[name] for name in ("id", "op", "args")}) + "\n" for vector in vectors)
-    done = subprocess.run([sys.executable, str(VECTORS / "play"), *words], input=lines, capture_output=True, text=True, check=False, timeout=1500,
+    done = subprocess.run([sys.executable, str(VECTORS / "play.py"), *words], input=lines, capture_output=True, text=True, check=False, timeout=1500,
                           env=dict(os.environ, DOTNET_TieredPGO="0"))
     assert done.returncode == 0, done.stderr
     return {json.loads(line)["id"]: line for line in done.stdout.splitlines()}
@@ -64,7 +64,9 @@ def test_both_answer_alike(shell: str, vectors: list[dict], python: dict[str, st
 def test_the_tables_are_right(python: dict[str, str]) -> None:
     for vector in tables():
         answer = json.loads(python[vector["id"]])
-        assert {name: answer[name] for name in ("ok", "error") if name in answer} == {name: vector[name] for name in ("ok", "error") if name in vector}, vector["id"]
+        assert {name: answer[name] for name in ("ok", "error") if name in answer} == {
+            name: vector[name] for name in ("ok", "error") if name in vector
+        }, vector["id"]
 
 
 def test_chance_makes_both_good_and_bad_ones(vectors: list[dict], python: dict[str, str]) -> None:

@@ -42,7 +42,9 @@ def main():
     answer = json.loads(output[len(MARKER):])
     if answer.get("failed"):
         failed(module, answer["msg"])
-    module.exit_json(**dict(ALWAYS, changed=bool(answer.get("changed")), result=answer))
+    said = dict(ALWAYS, changed=bool(answer.get("changed")))
+    said["result"] = answer
+    module.exit_json(**said)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,12 @@ def test_a_change_is_armed_and_confirmed_over_a_new_connection(script, tmp_path,
     connection = Connection(script("echo banner; " + line(GOOD)))
     asked, result = change(connection, interface="wg3", staged=True)
     (name, arguments), = asked.sent
-    assert name == "callmetechie.gatecontrol." + action_module.MODULE and arguments["arm"] is True and arguments["interface"] == "wg3" and arguments["staged"] is True
+    assert (
+        name == "callmetechie.gatecontrol." + action_module.MODULE
+        and arguments["arm"] is True
+        and arguments["interface"] == "wg3"
+        and arguments["staged"] is True
+    )
     assert "ssh_connection" in arguments and "SSH_CONNECTION" in connection.commands[0]
     assert result == {"changed": True, "action": "restart"} and connection.resets == 1
     assert (tmp_path / "words").read_text("ascii") == "confirm 7\n"
@@ -130,7 +135,12 @@ def test_an_answer_that_is_no_verdict_is_asked_for_again_until_the_end(script, c
     connection = Connection(script(answer))
     plain, connection.reset = connection.reset, lambda: plain() or clock.__setitem__(0, clock[0] + 10)
     _asked, result = change(connection)
-    assert result["failed"] and result["failure"]["kind"] == "unreachable" and 5 < connection.resets < (35 if "null" in answer else 15) and connection.options == OPTIONS
+    assert (
+        result["failed"]
+        and result["failure"]["kind"] == "unreachable"
+        and 5 < connection.resets < (35 if "null" in answer else 15)
+        and connection.options == OPTIONS
+    )
     assert "restores its last good config by itself" in result["msg"] and "\n" not in result["msg"]
 
 

@@ -11,8 +11,17 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _e
 
 ADDRESSES = [
     {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8}]},
-    {"ifname": "eth0", "addr_info": [{"local": "192.168.1.7", "prefixlen": 24}, {"local": "fe80::1", "prefixlen": 64}, {"local": "2001:db8::7", "prefixlen": 64}]},
-    {"ifname": "wg0", "addr_info": [{"local": "10.8.0.2", "prefixlen": 32}]}, {"ifname": "docker0", "addr_info": [{"local": "172.17.0.1", "prefixlen": 16}]}]
+    {
+        "ifname": "eth0",
+        "addr_info": [
+            {"local": "192.168.1.7", "prefixlen": 24},
+            {"local": "fe80::1", "prefixlen": 64},
+            {"local": "2001:db8::7", "prefixlen": 64},
+        ],
+    },
+    {"ifname": "wg0", "addr_info": [{"local": "10.8.0.2", "prefixlen": 32}]},
+    {"ifname": "docker0", "addr_info": [{"local": "172.17.0.1", "prefixlen": 16}]},
+]
 KEY = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 CONFIG = "[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/32\n\n[Peer]\nPublicKey = %s\nEndpoint = %s\nAllowedIPs = %s\n"
 
@@ -30,7 +39,7 @@ class Machine:
         if booted:
             (root / "run/systemd/system").mkdir(parents=True)
         self.store = _enrollment.Store(str(root))
-        services = types.SimpleNamespace(NAME="systemd", available=lambda: (root / "run/systemd/system").is_dir())
+        services = types.SimpleNamespace(NAME="systemd", available=(root / "run/systemd/system").is_dir)
         self.host = _facts.Host(self.store, self.run, services)
 
     def run(self, argv, stdin=None):
@@ -121,7 +130,12 @@ def test_a_tunnel_does_not_swallow_its_own_packets(endpoint, allowed_ips, inside
 
 def test_a_config_that_cannot_work_here_is_refused_before_the_tunnel_is_touched(machine, monkeypatch):
     monkeypatch.setattr(_preflight._line, "addresses", lambda name, port, deadline: [(2, 1, 6, "", (name, port))])
-    for allowed_ips, words in (("192.168.1.0/24", "own network on eth0"), ("203.0.113.0/24", "lies in 203.0.113.0/24"), ("0.0.0.0/0", None), ("10.8.0.0/24", None)):
+    for allowed_ips, words in (
+        ("192.168.1.0/24", "own network on eth0"),
+        ("203.0.113.0/24", "lies in 203.0.113.0/24"),
+        ("0.0.0.0/0", None),
+        ("10.8.0.0/24", None),
+    ):
         config = _wgconf.parse(CONFIG % (KEY, KEY, "203.0.113.9:51820", allowed_ips))
         if words is None:
             _preflight.check_config(machine.host, config, "wg0")
@@ -150,7 +164,15 @@ def prospect(machine, monkeypatch, tools="", tunnel=None, record=None, **given):
     """{point: (outcome, text)} of a host with these tools."""
     monkeypatch.setattr(_facts.shutil, "which", lambda tool, path: "/usr/bin/" + tool if tool in tools.split() else None)
     agent = types.SimpleNamespace(store=machine.store, run=machine.run, host=machine.host, enrollment=record or {})
-    names = {"debian": {"wg": "wireguard-tools", "wg-quick": "wireguard-tools", "ip": "iproute2", "resolvconf": "openresolv"}, "rhel": {"wg": "wireguard-tools"}}
+    names = {
+        "debian": {
+            "wg": "wireguard-tools",
+            "wg-quick": "wireguard-tools",
+            "ip": "iproute2",
+            "resolvconf": "openresolv",
+        },
+        "rhel": {"wg": "wireguard-tools"},
+    }
     given = dict({"interface": "wg0", "allowed_ips": None, "tunnel": tunnel, "packages": names, "own_packages": {}, "install": True}, **given)
     return {point["name"]: (point["outcome"], point["text"]) for point in _prospect.Prospect(agent, {}, given).look()}
 
@@ -158,7 +180,10 @@ def prospect(machine, monkeypatch, tools="", tunnel=None, record=None, **given):
 def test_packages_are_named_or_missed(machine, monkeypatch):
     assert prospect(machine, monkeypatch)["packages"] == ("pass", "will be installed: iproute2, wireguard-tools")
     assert prospect(machine, monkeypatch, "wg wg-quick ip")["packages"] == ("pass", "all tools are here")
-    assert prospect(machine, monkeypatch, install=False)["packages"] == ("fail", "wg, wg-quick, ip missing, and gatecontrol_install is false; install it before")
+    assert prospect(machine, monkeypatch, install=False)["packages"] == (
+        "fail",
+        "wg, wg-quick, ip missing, and gatecontrol_install is false; install it before",
+    )
     (machine.root / "etc/os-release").write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
     outcome, text = prospect(machine, monkeypatch)["packages"]
     assert outcome == "fail" and text.startswith("wg-quick, ip missing, and the role knows no package for it on rocky; ")

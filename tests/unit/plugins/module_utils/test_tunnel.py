@@ -612,7 +612,10 @@ def test_what_is_lost_is_told_and_put_back_live(host, what, beside):
 def test_another_tunnels_rules_stay_in_a_repair(host):
     full = config("0.0.0.0/0")
     take(host, full)
-    other = [{"priority": 32700, "src": "all", "not": None, "fwmark": "0x1", "table": "1"}, {"priority": 32699, "src": "all", "table": "254", "suppress_prefixlen": 0}]
+    other = [
+        {"priority": 32700, "src": "all", "not": None, "fwmark": "0x1", "table": "1"},
+        {"priority": 32699, "src": "all", "table": "254", "suppress_prefixlen": 0},
+    ]
     host.rules[4] = list(other)
     running = observe(host)
     _repair.put_back(host.run, host.store, INTERFACE, full, running, _plan.lost(full, running, full))
@@ -644,8 +647,11 @@ def route_answers(gateway="192.0.2.254", match=(), nft=0, addresses=()):
             return 0, '[{"dst": "x", "gateway": "%s", "dev": "eth0"}]' % gateway, ""
         if "address" in argv:
             return 0, json.dumps(addresses), ""
-        routes = [{"dst": "default", "gateway": "192.0.2.1", "dev": "eth1", "metric": 200}, {"dst": "default", "gateway": gateway, "dev": "eth0", "metric": 100},
-                  {"dst": "10.88.0.0/24", "dev": INTERFACE}] + [{"dst": network, "dev": "eth0"} for network in match]
+        routes = [
+            {"dst": "default", "gateway": "192.0.2.1", "dev": "eth1", "metric": 200},
+            {"dst": "default", "gateway": gateway, "dev": "eth0", "metric": 100},
+            {"dst": "10.88.0.0/24", "dev": INTERFACE},
+        ] + [{"dst": network, "dev": "eth0"} for network in match]
         return 0, json.dumps(routes), ""
 
     return run

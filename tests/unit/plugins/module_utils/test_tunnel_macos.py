@@ -294,7 +294,10 @@ def test_facts_needs_and_the_machine_s_own_id(tmp_path, monkeypatch):
         brew.touch()
         assert agent.host.facts()["homebrew"]["prefix"] == "/" + prefix
     monkeypatch.setattr(_facts, "PATH", str(tmp_path))
-    assert agent.host.needs() == ["wg", "wg-quick", "wireguard-go"] and agent.host.needs(config("0.0.0.0/0", interface="DNS = 10.88.0.1\n")) == agent.host.needs()
+    assert (
+        agent.host.needs() == ["wg", "wg-quick", "wireguard-go"]
+        and agent.host.needs(config("0.0.0.0/0", interface="DNS = 10.88.0.1\n")) == agent.host.needs()
+    )
     assert set(asked) == {"launchctl", "ioreg"}
 
 

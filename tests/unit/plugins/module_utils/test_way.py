@@ -338,7 +338,7 @@ def test_a_race_that_nobody_wins():
             _way.race(addresses, 1, time.monotonic() + 1)
     with pytest.raises(OSError, match="no way"):
         _way.race(
-            ["127.0.0.1"], 1, time.monotonic() + 1, lambda _opened, _address: (_ for _ in ()).throw(OSError("no way"))
+            ["127.0.0.1"], 1, time.monotonic() + 1, lambda _opened, _address: (none for none in ()).throw(OSError("no way"))
         )
     before = len(list(pathlib.Path("/proc/self/fd").iterdir()))
     for _round in range(20):
