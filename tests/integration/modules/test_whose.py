@@ -181,9 +181,8 @@ def test_one_run_gives_a_peer_to_one_host_only(server, new_host):
     for other in ({"name": name}, {"name": gate.name("x"), "wanted_id": one["peer"]["id"]}, {"name": name, "adopt": True}):
         assert run(notes).kind(dict({"host": "b"}, **other)) == "clone"
     assert run(notes)({"host": "a", "name": name})["a"]["peer"]["id"] == one["peer"]["id"]
-    assert {host: got["failure"]["kind"] for host, got in run({})({"host": "c", "name": "c", "wanted_id": one["peer"]["id"]},
-                                                                 {"host": "d", "name": "d", "wanted_id": one["peer"]["id"]}).items()} == {
-        "c": "clone", "d": "clone"}
+    both = run({})(*({"host": host, "name": host, "wanted_id": one["peer"]["id"]} for host in "cd"))
+    assert {host: got["failure"]["kind"] for host, got in both.items()} == {"c": "clone", "d": "clone"}
 
 
 def test_the_number_of_the_play_is_the_peer_that_the_host_gets(server, new_host):

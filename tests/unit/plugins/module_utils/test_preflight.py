@@ -203,8 +203,8 @@ def test_dns_has_a_tool_or_none(machine, monkeypatch):
 
 
 @pytest.mark.parametrize("answer, outcome, words", [
-    ((0, "", ""), "pass", "can set it up"), ((226, "", ""), "fail", "226/NAMESPACE"), ((1, "", "Failed to start transient service unit: Access denied"), "fail",
-                                                                                    "Access denied")])
+    ((0, "", ""), "pass", "can set it up"), ((226, "", ""), "fail", "226/NAMESPACE"),
+    ((1, "", "Failed to start transient service unit: Access denied"), "fail", "Access denied")])
 def test_a_sandbox_that_systemd_cannot_set_up_is_told(machine, monkeypatch, answer, outcome, words):
     machine.programs["timeout 20 systemd-run"] = answer
     seen = prospect(machine, monkeypatch, "systemd-run")["sandbox"]
