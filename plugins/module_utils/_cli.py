@@ -53,7 +53,7 @@ def _restore(agent):
     if agent.services.stopping():
         return 0, None  # the boot that follows recovers
     verdict = _change.recover(agent.run, agent.services, agent.store, live=True, accept=agent.accept)
-    return 0, "\n".join(filter(None, (clock, verdict and verdict["reason"]))) or None
+    return 0, verdict and verdict["reason"]
 
 
 def _recover(agent):
