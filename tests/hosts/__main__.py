@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     image = add("image", "build host images unless they are there; print their names")
     image.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(images.SUITES)} (default: all)")
     image.add_argument("--ready", action="store_true", help="the variant with WireGuard installed")
-    image.add_argument("--all", action="store_true", help="all that the scenarios take, virtual machines among them where qemu is there")
+    image.add_argument("--all", action="store_true", help="all that the scenarios of make test take")
     up = add("up", "start hosts, wait until they take SSH, write inventory.yml and run.json", "RUN")
     up.add_argument(
         "--hosts", nargs="+", required=True, metavar="NAME:SUITE[:KIND]", help="such as web1:bookworm or web[01:20]:trixie:ready"
@@ -71,8 +70,6 @@ def perform(options: argparse.Namespace) -> int:
         if options.all:
             kinds = [(suite, kind) for suite in images.SUITES for kind in ("ready", "resolved") if (suite, kind) not in images.LACKING]
         found = list(images.ensure_all(kinds).values())
-        if options.all and shutil.which("qemu-system-x86_64"):
-            found += [str(vm.ensure(suite)) for suite in vm.NAMES]
         print("\n".join(found))
         return 0
     if command == "clean":
