@@ -282,10 +282,11 @@ Invoke-Case 'the tasks run as SYSTEM, on battery too, caught up when missed, nev
 }
 Invoke-Case 'an age is never negative, whatever the clock did' {
     $Run.enrollment['reporting'] = 'full'
+    function Get-Now { 1800000000.0 }
     foreach ($row in @(-5, '5 s ago'), @(30, '0 s ago'), @(4000, 'at a time that this clock has yet to come to')) {
         Write-StoreTable 'state' @{ last_beat = (Get-Now) + $row[0] }
         $said = @(Write-Shown (Get-Shown $null $null)) -cmatch '^beat'
-        Assert ($said -ceq "beat    answered $($row[1])" -or ($row[0] -eq -5 -and $said -ceq 'beat    answered 6 s ago')) "$($row[0]) $said"
+        Assert ($said -ceq "beat    answered $($row[1])") "$($row[0]) $said"
     }
 }
 Invoke-Case 'the language of the machine changes nothing' {
