@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
+import threading
+import typing
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 VARIABLE = "GATECONTROL_TEST_PWSH"  # names a program, and then no other is looked for
@@ -26,10 +29,49 @@ def found() -> dict[str, str]:
 SHELLS = found()
 
 
+def _argv(shell: str) -> list[str]:
+    return [SHELLS[shell], "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass"]
+
+
+def _environment(given: typing.Mapping[str, str] | None = None) -> dict[str, str]:
+    """A process of seconds has no use for profiles of its code: without them it takes a quarter less of a processor."""
+    return dict(given or os.environ, DOTNET_TieredPGO="0")
+
+
 def run(shell: str, *words: str, timeout: float = 120, **extra) -> subprocess.CompletedProcess:
     """Has a PowerShell of SHELLS do something; its words follow -NonInteractive."""
-    argv = [SHELLS[shell], "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass"]
     if "input" not in extra:
         extra = dict({"stdin": subprocess.DEVNULL}, **extra)
-    extra["env"] = dict(extra.get("env") or os.environ, DOTNET_TieredPGO="0")  # a process of seconds has no use for profiles: a quarter less of a processor
-    return subprocess.run(argv + list(words), capture_output=True, text=True, encoding="utf-8", check=False, timeout=timeout, **extra)
+    extra["env"] = _environment(extra.get("env"))
+    return subprocess.run(_argv(shell) + list(words), capture_output=True, text=True, encoding="utf-8", check=False, timeout=timeout, **extra)
+
+
+class Session:
+    """One PowerShell that runs one line after another: to start it takes longer than what most lines do."""
+
+    def __init__(self, shell: str):
+        self.process = subprocess.Popen(_argv(shell) + ["-Command", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        text=True, encoding="utf-8", env=_environment())
+
+    def run(self, line: str, timeout: float = 120) -> tuple[int, str]:
+        """(the last exit status, output) of a line."""
+        end = "ended:%s:" % os.urandom(8).hex()
+        timer = threading.Timer(timeout, self.process.kill)
+        timer.start()
+        try:
+            self.process.stdin.write("%s; Write-Output ('%s' + $LASTEXITCODE)\n" % (line, end))
+            self.process.stdin.flush()
+            output = ""
+            for said in self.process.stdout:
+                said = re.sub(r"\x1b\[\?1[hl]", "", said)  # the cursor's keys, which it sets up where it has no terminal too
+                if said.startswith(end):
+                    return int(said[len(end):]), output
+                output += said
+        finally:
+            timer.cancel()
+        raise AssertionError("PowerShell ended: " + output)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.communicate()

@@ -52,21 +52,30 @@ def gate(tmp_path_factory):
         process.wait()
 
 
+def quoted(word):
+    """A word as PowerShell takes it literally."""
+    return "'%s'" % str(word).replace("'", "''")
+
+
 class Host:
     """A host in a folder, or this machine's own (root None)."""
 
-    def __init__(self, shell, gate, root=None):
-        self.shell, self.root, (self.url, self.state) = shell, root, gate
+    def __init__(self, shell, gate, root=None, session=None):
+        self.shell, self.root, self.session, (self.url, self.state) = shell, root, session, gate
 
     def run(self, verb, *words, texts=None):
-        """(exit status, output) of the agent."""
+        """(exit status, output) of the agent, in the session if there is one, else in a process of its own."""
         known = ["-Root", str(self.root)] if self.root else []
-        if texts is None:
-            argv = ["-File", str(AGENT), verb, *words, *known]
-        else:
-            argv = ["-Command", "& '%s' store %s -Texts (ConvertTo-SecureString -AsPlainText -Force $env:TEXTS)" % (
-                AGENT, " ".join("'%s'" % word if " " in word or "\\" in word or "/" in word else word for word in known))]
-        done = powershell.run(self.shell, *argv, env=dict(os.environ, TEXTS=json.dumps(texts)))
+        if texts is None and not self.session:
+            done = powershell.run(self.shell, "-File", str(AGENT), verb, *words, *known)
+            return done.returncode, done.stdout + done.stderr
+        line = "& %s" % " ".join([quoted(AGENT), verb, *[word if word.startswith("-") else quoted(word) for word in [*words, *known]]])
+        if texts is not None:
+            line += " -Texts (ConvertTo-SecureString -AsPlainText -Force ([Text.Encoding]::UTF8.GetString([Convert]::FromBase64String('%s'))))" % (
+                base64.b64encode(json.dumps(texts).encode()).decode())
+        if self.session:
+            return self.session.run(line)
+        done = powershell.run(self.shell, "-Command", "-", input=line + "\n")
         return done.returncode, done.stdout + done.stderr
 
     def ask(self, verb, *words, **how):
@@ -104,13 +113,22 @@ def fingerprint(shell: str) -> str:
     return Host(shell, (None, None), CHECKOUT / "build/none").question("verify", state="present")["host"]["fingerprint"]
 
 
-@pytest.fixture(params=SHELLS)
-def host(request, gate, tmp_path):
+@pytest.fixture(scope="module", params=SHELLS)
+def session(request):
+    """(a shell's name, one of it for many lines)"""
+    opened = powershell.Session(request.param)
+    yield request.param, opened
+    opened.close()
+
+
+@pytest.fixture
+def host(session, gate, tmp_path):
     running.ask(gate[0], "fault", {"action": "off"})
-    return Host(request.param, gate, tmp_path / "GateControl")
+    return Host(session[0], gate, tmp_path / "GateControl", session[1])
 
 
 def test_fresh(host):
+    host.session = None
     status, output = host.run("show")
     assert status == 0 and "not enrolled" in output
     answer = host.question("verify", state="present", url=host.url)

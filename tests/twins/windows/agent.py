@@ -23,12 +23,15 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(CHECKOUT / "bu
 
 import machine as machines  # noqa: E402
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (  # noqa: E402
-    _agent, _change, _drift, _enrollment, _facts, _observe, _plan, _verify, _wgconf, _windows)
+    _agent, _beat, _change, _drift, _enrollment, _facts, _observe, _plan, _repair, _verify, _wgconf, _windows)
 
 ROOT = "C:\\ProgramData\\GateControl"
 SAYS = "this is a stand-in in Python: there is no PowerShell here"
 READ = ("enrollment", "token", "intent", "issued", "offered", "settings")
 WIREGUARD = "C:\\Program Files\\WireGuard\\wireguard.exe"
+# What lives on systemd and on the routes of Linux.
+_beat.heal = _beat.mend = lambda *words: None
+_repair.beside = lambda agent, running: None
 
 
 class Store(_enrollment.Store):
