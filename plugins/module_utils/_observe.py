@@ -188,9 +188,17 @@ def observe(run, interface, root="/", kept=None):
     try:
         return _look(run, interface, root, kept)
     except TunnelError:
-        if dump(run, interface, root) is None:  # it went while it was looked at
+        if dump(run, interface, root) is None or _has_gone(run, interface, root):  # it went while it was looked at
             return None
         raise
+
+
+def _has_gone(run, interface, root):
+    """Whether the kernel has no such interface; the process of a tunnel in user space answers for a moment more."""
+    if _services.system(root) == "macos":
+        return False
+    rc, _out, err = run(["ip", "link", "show", "dev", interface], None)
+    return rc == 1 and "does not exist" in err
 
 
 def _look(run, interface, root, kept):

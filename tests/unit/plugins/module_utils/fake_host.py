@@ -15,13 +15,19 @@ import os
 import pathlib
 import re
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _observe, _reach, _services, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _names, _observe, _reach, _services, _wgconf
 
 ZERO = "A" * 43 + "="
 
 
 class Crash(BaseException):
     """The process is killed: no handler runs."""
+
+
+def resolved(endpoint):
+    """The address that wg has of an endpoint: of any name the same."""
+    host, _colon, port = endpoint.rpartition(":")
+    return endpoint if _names.is_address(host.strip("[]")) else "192.0.2.51:" + port
 
 
 class FakeHost:
@@ -178,7 +184,7 @@ class FakeHost:
             elif key == "PresharedKey":
                 target["psk"] = None if value == ZERO else value
             elif key == "Endpoint":
-                target["endpoint"] = value
+                target["endpoint"] = resolved(value)
             elif key == "AllowedIPs":
                 target["allowed"] += value.replace(" ", "").split(",")
             elif key == "PersistentKeepalive":
