@@ -16,6 +16,11 @@ def mtu(room):
     for host in WINDOWS:
         room.set(host, peer_answers=True, reachable=True, breaks=[])
         settled(room, host, 60)
+
+
+@pytest.fixture(scope="module")
+def usual(room):
+    """All as it was enrolled, after the changes."""
     room.ask("settings", values={"mtu": "1420"})
     room.play(limit="windows:!spare").ok()
 
@@ -112,7 +117,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_drift(room, row):
+def test_drift(room, usual, row):
     good, peers = {host: room.look(host) for host in WINDOWS}, room.numbers()
     for host, (name, how, _words) in zip(WINDOWS, ROWS[row]):
         if name:
@@ -135,7 +140,7 @@ def test_drift(room, row):
     assert room.numbers() == peers
 
 
-def test_no_answer_at_all_is_not_a_host_without_enrollment(room):
+def test_no_answer_at_all_is_not_a_host_without_enrollment(room, usual):
     before, peers = room.look("win1"), room.numbers()
     agent = room.file("win1", "gatecontrol_agent.ps1")
     text = agent.read_text()
