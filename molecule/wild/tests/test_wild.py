@@ -17,14 +17,13 @@ from scenario import until
 
 UNIT = "/etc/systemd/system/gatecontrol-beat.service"
 DROP_IN = "/etc/systemd/system/wg-quick@wg0.service.d/50-gatecontrol.conf"
-REPAIR = "/etc/systemd/system/gatecontrol-repair.service"
 NETWORKD = "/etc/systemd/networkd.conf.d/50-gatecontrol-wg0.conf"
 
 
 def still(lab, hosts):
     """No beat and no repair begins on hosts until their timer is started, and none is under way."""
-    for host in hosts:
-        lab.on(host, "systemctl stop gatecontrol-beat.timer gatecontrol-beat.service gatecontrol-repair.service")
+    lab.each(hosts, lambda host: lab.on(
+        host, "for unit in beat.timer beat.service repair.service; do systemctl stop gatecontrol-$unit; done"))
 
 
 def in_sandbox(lab, host, words):
@@ -36,19 +35,28 @@ def in_sandbox(lab, host, words):
     return lab.on(host, "systemd-run --quiet --wait --pipe %s /usr/local/sbin/gatecontrol-agent %s" % (properties, words))
 
 
+def verified(lab, host):
+    """What a play would find: in sync, drift, what is to be done."""
+    wanted = base64.b64encode(json.dumps({"check": True}).encode()).decode()
+    return json.loads(in_sandbox(lab, host, "verify " + wanted).split(":", 1)[1])
+
+
 def test_all_that_a_beat_reads_can_be_read_in_its_sandbox(lab):
     still(lab, lab.names)
-    for host in lab.names:
-        assert json.loads(in_sandbox(lab, host, "beat --json"))["error"] is None
+
+    def look(host):
+        # The beat has 5 s, which a busy machine may need for less; what its sandbox refuses it refuses each time.
+        assert until(lambda: json.loads(in_sandbox(lab, host, "beat --json"))["error"] is None, WITHIN), lab.show(host)
         assert json.loads(in_sandbox(lab, host, "show --json"))["beside_tunnel"] == []
-        wanted = base64.b64encode(json.dumps({"check": True}).encode()).decode()
-        answer = json.loads(in_sandbox(lab, host, "verify " + wanted).split(":", 1)[1])
+        answer = verified(lab, host)
         assert answer["in_sync"] and answer["tunnel"]["action"] == "none", answer
         # The sandbox told what the resolver has: it is asked, not guessed.
         lab.on(host, "resolvectl revert wg0" if host in lab.cloud else "resolvconf -f -d wg0")
-        answer = json.loads(in_sandbox(lab, host, "verify " + wanted).split(":", 1)[1])
+        answer = verified(lab, host)
         assert "DNS differs: + %s, + corp.test" % lab.scenario.gateway in answer["drift"], answer
         lab.on(host, "systemctl start gatecontrol-repair")
+
+    lab.each(lab.names, look)
 
 
 def test_a_beat_is_answered_soon_and_a_second_run_changes_nothing(lab):
@@ -59,62 +67,62 @@ def test_a_beat_is_answered_soon_and_a_second_run_changes_nothing(lab):
     assert all(second.seen(host)["in_sync"] for host in lab.names)
 
 
-def lose(lab, hosts, command):
-    """Do something to hosts between two beats; what each said at once."""
-    said = {}
-    still(lab, hosts)
-    for host in hosts:
-        lab.on(host, command)
-        said[host] = lab.show(host)
-    return said
+def starts(lab, hosts):
+    """When the tunnel of each host was started."""
+    return lab.each(hosts, lambda host: lab.on(host, "systemctl show -p ActiveEnterTimestampMonotonic wg-quick@wg0"))
 
 
-def found_again(lab, hosts, before):
+def found_again(lab, hosts, before, started):
     """Let the beats go on, and wait."""
-    handshakes = {host: lab.on(host, "systemctl show -p ActiveEnterTimestampMonotonic wg-quick@wg0") for host in hosts}
-    for host in hosts:
-        lab.on(host, "systemctl start gatecontrol-beat.timer")
+    lab.each(hosts, lambda host: lab.on(host, "systemctl start gatecontrol-beat.timer"))
     lab.comes_back(hosts, before)
+
     for host in hosts:
         assert lab.scenario.echo(host, 4096) == 4096 and lab.reachable(host), host
-        assert lab.on(host, "systemctl show -p ActiveEnterTimestampMonotonic wg-quick@wg0") == handshakes[host], "it was put back live"
+    assert starts(lab, hosts) == started, "it was put back live"
 
 
-LOSSES = {
-    "rules": ("for f in 4 6; do ip -$f rule del not fwmark 51820; ip -$f rule del suppress_prefixlength 0 table main; done", True),
-    "one rule": ("ip rule del suppress_prefixlength 0 table main", True),
-    "route": ("ip route del default table 51820", True),
-    "nftables": ("systemctl restart nftables; ! nft list tables | grep wg0", False),
-    "names": ("if [ -d /run/resolvconf ]; then resolvconf -f -d wg0; else resolvectl revert wg0; fi", False),
-}
+RULES = "for f in 4 6; do ip -$f rule del not fwmark 51820; ip -$f rule del suppress_prefixlength 0 table main; done"
+BESIDE = {"cloud12": RULES, "cloud13": "ip rule del suppress_prefixlength 0 table main", "plain12": "ip route del default table 51820", "plain13": RULES}
+INSIDE = "systemctl restart nftables; ! nft list tables | grep wg0; if [ -d /run/resolvconf ]; then resolvconf -f -d wg0; else resolvectl revert wg0; fi"
 
 
-@pytest.mark.parametrize("what", LOSSES)
-def test_what_is_gone_comes_back_with_the_next_beat(lab, what):
-    command, beside = LOSSES[what]
-    before = {host: lab.state(host) for host in lab.names}
-    said = lose(lab, lab.names, command)
-    for host in lab.names:
-        assert bool(said[host]["beside_tunnel"]) == beside and said[host]["status"] == "connected", said[host]
-        lab.on(host, "mv %s /root; systemctl daemon-reload; gatecontrol-agent beat" % REPAIR)
-        assert lab.metric(host, "beside_tunnel") == str(int(beside))
+@pytest.mark.parametrize("beside", [True, False], ids=["rules and routes", "firewall and names"])
+def test_what_is_gone_comes_back_with_the_next_beat(lab, beside):
+    before, started = lab.each(lab.names, lab.state), starts(lab, lab.names)
+    still(lab, lab.names)
+
+    def lose(host):
+        lab.on(host, BESIDE[host] if beside else INSIDE)
+        said = lab.show(host)
+        assert bool(said["beside_tunnel"]) == beside and said["status"] == "connected", said
         assert ("traffic passes beside it" in lab.on(host, "gatecontrol-agent show")) == beside
-        lab.on(host, "mv /root/gatecontrol-repair.service %s; systemctl daemon-reload" % REPAIR)
-    found_again(lab, lab.names, before)
-    for host in lab.names:
-        lab.on(host, "gatecontrol-agent beat")
-        assert lab.metric(host, "beside_tunnel") == "0"
+        lab.on(host, "systemctl start gatecontrol-beat.service || true")  # it tells of what it found, and has it put back
+        assert lab.metric(host, "beside_tunnel") == str(int(beside))
+
+    lab.each(lab.names, lose)
+    found_again(lab, lab.names, before, started)
+    lab.each(lab.names, lambda host: lab.on(host, "systemctl start gatecontrol-beat.service || true"))
+    assert {lab.metric(host, "beside_tunnel") for host in lab.names} == {"0"}
 
 
 def test_networkd_leaves_a_tunnel_alone_and_what_it_took_comes_back(lab):
-    before = {host: lab.state(host) for host in lab.cloud}
-    for host in lab.cloud:
+    before, started = lab.each(lab.cloud, lab.state), starts(lab, lab.cloud)
+
+    def left_alone(host):
         assert "ManageForeignRoutingPolicyRules=no" in lab.on(host, "cat " + NETWORKD)
         lab.on(host, "systemctl restart systemd-networkd; networkctl reconfigure eth0; sleep 2")
         assert lab.state(host) == before[host] and lab.show(host)["beside_tunnel"] == []
-    said = lose(lab, lab.cloud, "rm %s; systemctl restart systemd-networkd; networkctl reconfigure eth0; sleep 4" % NETWORKD)
-    assert all(any("ip rules" in reason for reason in said[host]["beside_tunnel"]) for host in lab.cloud), said
-    found_again(lab, lab.cloud, before)
+
+    lab.each(lab.cloud, left_alone)
+    still(lab, lab.cloud)
+
+    def taken(host):
+        lab.on(host, "rm %s; systemctl restart systemd-networkd; networkctl reconfigure eth0" % NETWORKD)
+        assert until(lambda: any("ip rules" in reason for reason in lab.show(host)["beside_tunnel"]), 20), lab.show(host)
+
+    lab.each(lab.cloud, taken)
+    found_again(lab, lab.cloud, before, started)
     for host in lab.names:
         if host not in lab.cloud:  # who may get networkd one day
             assert ("No such file" in lab.state(host)) == (lab.on(host, "ls /lib/systemd/system/systemd-networkd.service", check=False) == "")
@@ -148,7 +156,7 @@ def test_a_kept_way_of_before_becomes_one_that_follows(lab):
                       "ExecStopPost=-/sbin/ip -4 rule delete from {0} lookup main", ""]).format(address)
     lab.on(host, "systemctl stop gatecontrol-beat.timer wg-quick@wg0; printf '%s' > %s; systemctl daemon-reload; systemctl start wg-quick@wg0" % (old, DROP_IN))
     assert "from %s lookup main" % address in lab.state(host) and lab.reachable(host)
-    found_again(lab, [host], before)
+    found_again(lab, [host], before, starts(lab, [host]))
     assert "from %s" % address not in lab.on(host, "ip rule; cat " + DROP_IN)
 
 
@@ -168,8 +176,8 @@ def test_ipv6_goes_and_comes_and_the_tunnel_with_it(lab):
             shown = lab.show(host)
             assert shown["left_out"] == ["::/0"] and shown["beside_tunnel"] == [] and shown["verdict"]["ok"], shown
             assert "IPv6 is switched off on this host, so these are left out: ::/0" in lab.on(host, "gatecontrol-agent show")
-        steady = lab.scenario.play(limit=hosts).ok()
-        assert [steady.changed(host) for host in hosts] == [[], []] and all(steady.seen(host)["in_sync"] for host in hosts), steady.text
+            answer = verified(lab, host)
+            assert answer["in_sync"] and answer["tunnel"]["action"] == "none", answer
         lab.scenario.play(limit=hosts, gatecontrol_state="absent").ok()
         for host in hosts:
             lab.scenario.give(host)
@@ -187,7 +195,6 @@ def test_a_resolver_that_was_switched_off_is_named(lab):
     before = {host: lab.state(host)}
     lab.on(host, "systemctl disable --quiet --now systemd-resolved")
     try:
-        lab.scenario.ask("peer", action="set", peer=host, values={"persistent_keepalive": 7})
         play = lab.scenario.play(limit=[host], gatecontrol_persistent_keepalive=11)
         assert play.status and "systemd-resolved is switched off on this host" in play.error(host), play.text
         assert lab.show(host)["status"] == "connected", "nothing was touched"
@@ -197,7 +204,6 @@ def test_a_resolver_that_was_switched_off_is_named(lab):
     finally:
         lab.on(host, "systemctl enable --quiet --now systemd-resolved")
     lab.comes_back([host], before, 2 * WITHIN)
-    lab.scenario.play(limit=[host]).ok()
 
 
 def test_at_the_end_all_is_as_the_play_wants_it(lab):
