@@ -154,7 +154,8 @@ def test_a_kept_way_of_before_becomes_one_that_follows(lab):
     address = lab.run.host(host)[1].address
     old = "\\n".join(["[Service]", "ExecStartPost=-/sbin/ip -4 rule delete from {0} lookup main", "ExecStartPost=/sbin/ip -4 rule add from {0} lookup main",
                       "ExecStopPost=-/sbin/ip -4 rule delete from {0} lookup main", ""]).format(address)
-    lab.on(host, "systemctl stop gatecontrol-beat.timer wg-quick@wg0; printf '%s' > %s; systemctl daemon-reload; systemctl start wg-quick@wg0" % (old, DROP_IN))
+    still(lab, [host])
+    lab.on(host, "systemctl stop wg-quick@wg0; printf '%s' > %s; systemctl daemon-reload; systemctl start wg-quick@wg0" % (old, DROP_IN))
     assert "from %s lookup main" % address in lab.state(host) and lab.reachable(host)
     found_again(lab, [host], before, starts(lab, [host]))
     assert "from %s" % address not in lab.on(host, "ip rule; cat " + DROP_IN)
