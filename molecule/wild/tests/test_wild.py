@@ -172,7 +172,7 @@ def test_ipv6_goes_and_comes_and_the_tunnel_with_it(lab):
         for host in hosts:
             ipv6(lab, host, False)
         for host in hosts:
-            assert until(lambda name=host: "::/0" not in lab.on(name, "cat /etc/wireguard/wg0.conf") and not lab.show(name)["pending"], 2 * WITHIN), lab.on(
+            assert until(lambda name=host: "::/0" not in lab.on(name, "cat /etc/wireguard/wg0.conf") and not lab.show(name)["pending"], WITHIN + 20), lab.on(
                 host, "gatecontrol-agent show; journalctl -n 40 --no-pager -u gatecontrol-apply -u gatecontrol-repair", check=False)
             shown = lab.show(host)
             assert shown["left_out"] == ["::/0"] and shown["beside_tunnel"] == [] and shown["verdict"]["ok"], shown
@@ -187,7 +187,7 @@ def test_ipv6_goes_and_comes_and_the_tunnel_with_it(lab):
     finally:
         for host in hosts:
             ipv6(lab, host, True)
-    lab.comes_back(hosts, before, 2 * WITHIN)
+    lab.comes_back(hosts, before, WITHIN + 20)
 
 
 def test_a_resolver_that_was_switched_off_is_named(lab):
@@ -204,7 +204,7 @@ def test_a_resolver_that_was_switched_off_is_named(lab):
         assert lab.show(host)["status"] == "disconnected" and lab.reachable(host)
     finally:
         lab.on(host, "systemctl enable --quiet --now systemd-resolved")
-    lab.comes_back([host], before, 2 * WITHIN)
+    lab.comes_back([host], before, WITHIN + 20)
 
 
 def test_at_the_end_all_is_as_the_play_wants_it(lab):
