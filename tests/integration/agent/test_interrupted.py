@@ -22,7 +22,7 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
 
 from made_up_host import Machine
 
-KILLS = 100
+KILLS = int(os.environ.get("GATECONTROL_KILLS", "40"))
 UNIT = "wg-quick@wg0.service"
 
 

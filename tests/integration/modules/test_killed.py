@@ -14,7 +14,7 @@ import time
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment
 
-KILLS = 50
+KILLS = int(os.environ.get("GATECONTROL_KILLS", "30"))
 
 
 def killed(work, seconds: float) -> bool:

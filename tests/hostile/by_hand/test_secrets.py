@@ -1,4 +1,7 @@
-"""Secrets are looked for wherever they could be left, while a real host is enrolled, run again, changed, rotated, reported on, failed and retired."""
+"""Secrets are looked for wherever they could be left, while a real host is enrolled, run again, changed, rotated, reported on, failed and retired.
+
+No part of make test: it takes many minutes beside anything else. By hand, as root: python -m pytest tests/hostile/by_hand
+"""
 from __future__ import annotations
 
 import json
