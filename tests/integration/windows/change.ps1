@@ -285,7 +285,7 @@ Invoke-Case 'an age is never negative, whatever the clock did' {
     function Get-Now { 1800000000.0 }
     foreach ($row in @(-5, '5 s ago'), @(30, '0 s ago'), @(4000, 'at a time that this clock has yet to come to')) {
         Write-StoreTable 'state' @{ last_beat = (Get-Now) + $row[0] }
-        $said = @(Write-Shown (Get-Shown $null $null)) -cmatch '^beat'
+        $said = [string] (@(Write-Shown (Get-Shown $null $null)) -cmatch '^beat')
         Assert ($said -ceq "beat    answered $($row[1])") "$($row[0]) $said"
     }
 }
