@@ -113,7 +113,7 @@ class Scenario:
         return process, trace, time.monotonic()
 
     @staticmethod
-    def finish(begun, timeout: float = 300) -> Run:
+    def finish(begun, timeout: float = 600) -> Run:
         """The Run that start() began."""
         process, trace, started = begun
         try:
