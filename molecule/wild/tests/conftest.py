@@ -22,7 +22,7 @@ WITHIN = 60  # seconds: two sync intervals, and what beats themselves take on a 
 # What a tunnel has beside its peers: rules, its routes, nft's tables, the resolver's entry, and whether networkd leaves them alone.
 STATE = """
 ip -4 rule | cut -d: -f2-; ip -6 rule | cut -d: -f2-
-ip -N route show table all dev wg0 | sort; ip -6 -N route show table all dev wg0 | grep -v -e fe80 -e ff00 | sort
+ip -4 -N route show table all dev wg0 | sort; ip -6 -N route show table all dev wg0 | grep -v -e fe80 -e ff00 | sort
 nft list tables | grep wg0 | sort
 if [ -d /run/resolvconf ]; then cat /run/resolvconf/*/wg0; else resolvectl dns wg0; resolvectl domain wg0; fi
 cat /etc/systemd/networkd.conf.d/50-gatecontrol-wg0.conf 2>&1
