@@ -20,10 +20,15 @@ DROP_IN = "/etc/systemd/system/wg-quick@wg0.service.d/50-gatecontrol.conf"
 NETWORKD = "/etc/systemd/networkd.conf.d/50-gatecontrol-wg0.conf"
 
 
+STILL = """
+systemctl stop gatecontrol-beat.timer
+while systemctl list-units --no-legend --state=activating,deactivating 'gatecontrol-*' | grep -q .; do sleep 0.2; done
+"""
+
+
 def still(lab, hosts):
-    """No beat and no repair begins on hosts until their timer is started, and none is under way."""
-    lab.each(hosts, lambda host: lab.on(
-        host, "for unit in beat.timer beat.service repair.service; do systemctl stop gatecontrol-$unit; done"))
+    """No beat and no repair begins on hosts until their timer is started, and none is under way: one that was killed would be drift."""
+    lab.each(hosts, lambda host: lab.on(host, STILL))
 
 
 def in_sandbox(lab, host, words):
