@@ -46,7 +46,7 @@ def test_a_peers_token_enrolls_the_fleet(room, whole, eras, era):
     server = eras[era]
     token = server.token("peers", name="controller")
     given = dict(room.NO_SECRET, gatecontrol_url=server.url, gatecontrol_peers_token=token)
-    room.killed_at_random_moments(whole, 2, server.url, False, **given)
+    room.killed_at_random_moments(whole, 1, server.url, False, **given)
     again = room.play(**given).ok()
     assert not any(again.changed(host) for host in room.hosts)
     room.play(gatecontrol_state="absent", **given).ok()
