@@ -28,6 +28,8 @@ def gate(request, gates) -> Gate:
     one.seen()
     yield one
     one.server.no_faults()
+    for peer in one.ask("peer", action="list"):  # there are more tests than addresses
+        one.peer("delete", peer["id"])
 
 
 @pytest.fixture

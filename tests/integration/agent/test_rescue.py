@@ -179,4 +179,5 @@ def test_boot_sets_a_clock_forward(host, monkeypatch):
     assert _cli.command(host.store, host.run, "recover", []) == (0, None) and not told
     monkeypatch.setattr(time, "time", lambda: record - 217 * DAY)
     assert _cli.command(host.store, host.run, "restore", [])[0] == 0 and not told, "the host was not booted"
-    assert _cli.command(host.store, host.run, "recover", []) == (0, None) and told == [(time.CLOCK_REALTIME, record)]
+    words = "the clock is 217 days behind this host's own last record, and was set forward to it"
+    assert _cli.command(host.store, host.run, "recover", []) == (0, words) and told == [(time.CLOCK_REALTIME, record)]
