@@ -83,16 +83,18 @@ CANARY = {"ansible_remote_tmp": "{room}/x/$(touch {room}/canary)", "ansible_shel
           "ansible_become_method": "su", "ansible_connection": "ssh", "ansible_host": "192.0.2.1"}
 
 
-@pytest.mark.parametrize("names", [[name] for name in CANARY] + [list(CANARY)], ids="-".join)
-def test_no_variable_of_a_host_runs_a_program_on_the_controller(play, names):
+@pytest.mark.parametrize("hosts, serial", [
+    ({"a%d" % number: [name] for number, name in enumerate(CANARY)}, 1), ({"a": list(CANARY), "b": list(CANARY)}, 2)], ids=["each", "all"])
+def test_no_variable_of_a_host_runs_a_program_on_the_controller(play, hosts, serial):
+    """Each variable alone, of a host that is a batch of its own, and all at once."""
     room = str(play.folder)
     (play.folder / "canary.sh").write_text("#!/bin/sh\ntouch %s/canary\n" % room)
     (play.folder / "canary.sh").chmod(0o755)
-    value = {name: CANARY[name].format(room=room) if isinstance(CANARY[name], str) else CANARY[name] for name in names}
+    values = {name: value.format(room=room) if isinstance(value, str) else value for name, value in CANARY.items()}
     tell = dict(TELL, vars={"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_remote_tmp": room + "/tmp",
                             "ansible_shell_executable": "/bin/sh", "ansible_shell_type": "sh", "ansible_become": False})
-    status, output, got = play({"a": value, "b": value}, tell=tell)
-    assert status == 0 and sorted(got) == ["a", "b"], output
+    status, output, got = play({host: {name: values[name] for name in names} for host, names in hosts.items()}, tell=tell, serial=serial)
+    assert status == 0 and sorted(got) == sorted(hosts), output
     assert not (play.folder / "canary").exists()
 
 
