@@ -35,11 +35,11 @@ MODULES = {
 
 
 def chosen() -> dict[str, list[str]]:
-    """All that adds keys, and every eighth of the rest: each one more costs a login and its tasks."""
+    """All that adds keys, and every twelfth of the rest: each one more costs a login and its tasks."""
     table = attacks.hosts()
     adding = {name: names for name, names in table.items() if name.startswith(("fact-", "key-", "all-facts"))}
     rest = [name for name in table if name not in adding]
-    return {name: table[name] for name in [*adding, *rest[::8]]}
+    return {name: table[name] for name in [*adding, *rest[::12]]}
 
 
 def hosts(*arguments: str, **how) -> subprocess.CompletedProcess:
