@@ -15,7 +15,7 @@ from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils._gated im
 SSH = ("ssh", "paramiko", "paramiko_ssh")
 MODULE = "gatecontrol_tunnel"
 TIMEOUT, QUICK = 3, 3  # seconds for each of the first so many attempts to connect; a host that is slow to answer has the connection's own time from then on
-KEEPALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"  # so that a connection to a host that died ends by itself
+KEEPALIVE = "-o ServerAliveInterval=1 -o ServerAliveCountMax=15"  # and so often it says something, which has its answers led beside a full tunnel
 
 
 class ActionModule(Gated):
