@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import re
 import socket
 import time
 
@@ -211,7 +210,7 @@ def _targets(config):
     networks = [ipaddress.ip_network(network) for network in _plan.allowed_networks(config)]
     own = [ipaddress.ip_interface(address) for address in config.interface["Address"]]
     near = [ipaddress.ip_network((one.ip, one.max_prefixlen - 8), strict=False) for one in own]
-    found = {(entry, 53, question) for entry in config.interface.get("DNS", []) if re.fullmatch(r"[0-9.]+|.*:.*", entry)}
+    found = {(entry, 53, question) for entry in config.interface.get("DNS", []) if _wgconf.is_literal(entry)}
     found |= {(str(network[min(1, network.num_addresses - 1)]), 9, b"") for network in near + networks if network.prefixlen}
     return sorted(target for target in found if any(ipaddress.ip_address(target[0]) in network for network in networks))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import ipaddress
-import re
 import time
 
 from . import _observe, _wgconf
@@ -176,15 +175,10 @@ def _endpoint_reason(peer, live, before, now):
     if before is not None and before.get("Endpoint") != wanted:
         return "endpoint %s, should be %s" % (live["endpoint"], wanted)
     (host, port), (live_host, live_port) = _wgconf.split_endpoint(wanted), _wgconf.split_endpoint(live["endpoint"])
-    different = port != live_port or is_literal(host) and ipaddress.ip_address(host) != ipaddress.ip_address(live_host)
+    different = port != live_port or _wgconf.is_literal(host) and ipaddress.ip_address(host) != ipaddress.ip_address(live_host)
     if not is_stale(live["handshake"], now) and (before is not None or not different):
         return None
     return "endpoint %s, should be %s" % (live["endpoint"], wanted) if different else None
-
-
-def is_literal(host):
-    """Whether the host of an endpoint is an address."""
-    return re.fullmatch(r"[0-9.]+|.*:.*", host) is not None
 
 
 def is_stale(handshake, now):
@@ -197,7 +191,7 @@ def _by_name(config, running):
     for peer in config.peers:
         live = running.peers.get(peer["PublicKey"], {}) if running else {}
         host, port = _wgconf.split_endpoint(peer["Endpoint"]) if "Endpoint" in peer else ("", 0)
-        if host and not is_literal(host):
+        if host and not _wgconf.is_literal(host):
             yield peer, live, host, port, _wgconf.split_endpoint(live["endpoint"])[0] if live.get("endpoint") else None
 
 

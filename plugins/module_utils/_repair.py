@@ -10,7 +10,6 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-import re
 
 from . import _enrollment, _observe, _plan, _reach, _services, _wgconf
 
@@ -44,13 +43,18 @@ def put_back(run, store, interface, config, running, lost, kept=None):
 
 
 def _rules(run, running, family, mark):
-    """wg-quick's two rules, in its own order; what is left of them goes first, but what may be another tunnel's stays."""
-    others = [rule for rule in running.rules[family] if "not" in rule and "fwmark" in rule and not _plan.is_mark_rule(rule, mark)]
-    for rule in running.rules[family]:
-        if _plan.is_mark_rule(rule, mark) or (_plan.is_suppress_rule(rule) and not others):
-            _observe.command(run, ["ip", "-%d" % family, "rule", "delete", "pref", str(rule["priority"])])
+    """wg-quick's two rules, in its own order; what is left of them goes first."""
+    take_rules_out(run, running.rules[family], family, mark)
     for words in (["not", "fwmark", str(mark), "table", str(mark)], ["table", "main", "suppress_prefixlength", "0"]):
         _observe.command(run, ["ip", "-%d" % family, "rule", "add", *words])
+
+
+def take_rules_out(run, rules, family, mark):
+    """Take wg-quick's rules of a family out of those that the host has; what may be another tunnel's stays."""
+    others = [rule for rule in rules if "not" in rule and "fwmark" in rule and not _plan.is_mark_rule(rule, mark)]
+    for rule in rules:
+        if _plan.is_mark_rule(rule, mark) or (_plan.is_suppress_rule(rule) and not others):
+            _observe.command(run, ["ip", "-%d" % family, "rule", "delete", "pref", str(rule["priority"])])
 
 
 def _take_out(run, running, command):
@@ -77,7 +81,7 @@ def table(interface, family, mark, addresses):
 def _dns(run, store, interface, config):
     """Tell the host's resolvconf what wg-quick told it."""
     entries = config.interface["DNS"]
-    servers = [entry for entry in entries if re.fullmatch("[0-9.]+|.*:.*", entry)]
+    servers = [entry for entry in entries if _wgconf.is_literal(entry)]
     domains = [entry for entry in entries if entry not in servers]
     text = "".join("nameserver %s\n" % server for server in servers) + ("search %s\n" % " ".join(domains) if domains else "")
     _observe.command(run, ["resolvconf", "-a", _observe.dns_record(store.root, interface)[1], "-m", "0", "-x"], text)

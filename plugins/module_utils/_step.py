@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 
 from . import _enrollment, _observe, _plan, _reach, _repair, _services, _way, _wgconf
 
@@ -37,10 +36,7 @@ def _stop(run, services, store, interface, running):
     mark = _plan.live_mark(running) if running else 0
     for family in (4, 6) if mark else ():
         rules = _observe.ip_json(run, ["ip", "-4", "-N", "-j", "rule", "show"]) if family == 4 else _observe.ip6_rules(run)
-        others = [rule for rule in rules if "not" in rule and "fwmark" in rule and not _plan.is_mark_rule(rule, mark)]
-        for rule in rules:
-            if _plan.is_mark_rule(rule, mark) or (_plan.is_suppress_rule(rule) and not others):
-                _observe.command(run, ["ip", "-%d" % family, "rule", "delete", "pref", str(rule["priority"])])
+        _repair.take_rules_out(run, rules, family, mark)
     path, name = _observe.dns_record(store.root, interface)
     if path and os.path.exists(path):
         _observe.command(run, ["resolvconf", "-d", name, "-f"])
@@ -81,7 +77,7 @@ def _take_dns_back(run, store, interface):
     """Take back what wg-quick for macOS set and could not take back, as after a power cut: macOS keeps DNS servers over a boot, so the endpoint's
     name would be asked of a server behind the tunnel, and wg-quick would take its own server for the one of before."""
     config = _observe.applied(_observe.config_path(store, interface))
-    servers = [entry for entry in config.interface.get("DNS", ()) if re.fullmatch("[0-9.]+|.*:.*", entry)] if config else []
+    servers = [entry for entry in config.interface.get("DNS", ()) if _wgconf.is_literal(entry)] if config else []
     for line in run(["networksetup", "-listallnetworkservices"], None)[1].splitlines()[1:] if servers else ():
         service = line.lstrip("*")  # marks one that is disabled
         if run(["networksetup", "-getdnsservers", service], None)[1].split() == servers:

@@ -118,11 +118,16 @@ def _network(text):
 
 
 def _dns(value):
-    if _LITERAL.fullmatch(value):
+    if is_literal(value):
         return _address(ipaddress.ip_address)(value)
     if not _HOST.fullmatch(value):
         raise ValueError("has a value that is neither an address nor a domain")
     return value
+
+
+def is_literal(text):
+    """Whether wg-quick takes an entry of DNS, or the host of an endpoint, for an address and not for a name."""
+    return _LITERAL.fullmatch(text) is not None
 
 
 def split_endpoint(value):
@@ -324,13 +329,13 @@ def check_policy(config, endpoints=None, allowed_ips=None, dns=None):
         if endpoints is not None and "Endpoint" in peer:
             host, port = split_endpoint(peer["Endpoint"])
             named = {host.lower(), join_endpoint(host.lower(), port)} & {rule.lower() for rule in endpoints}
-            if not (named or _LITERAL.fullmatch(host) and _inside(host, endpoints)):
+            if not (named or is_literal(host) and _inside(host, endpoints)):
                 raise ConfigError("the endpoint %s is not one of the allowed endpoints" % peer["Endpoint"], kind="policy")
         for network in peer["AllowedIPs"]:
             if allowed_ips is not None and not _inside(network, allowed_ips):
                 raise ConfigError("%s in AllowedIPs is outside the allowed networks" % network, kind="policy")
     for entry in config.interface.get("DNS", []) if dns is not None else []:
-        if not (_inside(entry, dns) if _LITERAL.fullmatch(entry) else entry.lower() in [rule.lower() for rule in dns]):
+        if not (_inside(entry, dns) if is_literal(entry) else entry.lower() in [rule.lower() for rule in dns]):
             raise ConfigError("the DNS entry %s is not allowed" % entry, kind="policy")
 
 
