@@ -83,6 +83,7 @@ def test_readme_names_all_content_and_targets_that_exist():
     for kind in ("inventory", "lookup", "filter"):
         for path in (CHECKOUT / "plugins" / kind).glob("*.py"):
             assert "| %s plugin `%s` |" % (kind, path.stem) in text
+    assert sorted(re.findall(r"^\| playbook `(\w+)` \|", text, re.MULTILINE)) == sorted(PLAYBOOKS)
     targets = re.findall(r"^([a-z-]+):.*##", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"^ {4}make ([a-z-]+)", text, re.MULTILINE)) <= set(targets)
 
@@ -93,6 +94,15 @@ def test_check_page_has_every_point_and_variable():
     cells = [cell for row in re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE) for cell in re.findall("`([^`]+)`", row)]
     assert set(cells) == set(_check.ORDER) | set(_said.POINTS) | {name for name in PLAYBOOKS["check"] if "_check_" in name}
     assert _said.POINTS == ("connection", *_prospect.ORDER)
+
+
+def test_design_page_has_one_line_for_each_room():
+    from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify
+    text = (CHECKOUT / "docs" / "design.md").read_text()
+    rows = re.findall(r"^\| `(_\w+)` \| (agent|module|controller) \| .{15,200} \|$", text, re.MULTILINE)
+    rooms = [path.stem for kind in ("module_utils", "plugin_utils") for path in (CHECKOUT / "plugins" / kind).glob("_[a-z]*.py")]
+    assert sorted(name for name, _where in rows) == sorted(rooms)
+    assert {name for name, where in rows if where == "agent"} == set(_verify.MODULES)
 
 
 VERIFIED = (CHECKOUT / "docs" / "verified.md").read_text()
