@@ -92,15 +92,20 @@ def command(run, argv, stdin=None):
 
 
 def ip_json(run, argv):
-    """The list that `ip -j` writes. Raises TunnelError."""
+    """The list of objects that `ip -j` writes. Raises TunnelError."""
     out = command(run, argv)
     try:
         found = json.loads(out or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, list):
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise unreadable(" ".join(argv), out)
     return found
+
+
+def routes_to(run, address):
+    """The routes of table main that lead to an address (of ipaddress), whichever is the best of them. Raises TunnelError."""
+    return ip_json(run, ["ip", "-%d" % address.version, "-N", "-j", "route", "show", "match", str(address), "table", "main"])
 
 
 def dump(run, interface, root):
@@ -173,8 +178,8 @@ def ipv6(root):
 
 def ip6_rules(run):
     try:
-        return json.loads(command(run, ["ip", "-6", "-N", "-j", "rule", "show"]) or "[]")
-    except (TunnelError, ValueError):
+        return ip_json(run, ["ip", "-6", "-N", "-j", "rule", "show"])
+    except TunnelError:
         return []  # a host without IPv6
 
 
@@ -237,8 +242,7 @@ def _read_ip(running, answers):
         # No protocol means "boot": set by hand or by wg-quick. Connected routes and those of routing daemons name theirs.
         if "protocol" not in route and "type" not in route and route.get("table") != str(LOCAL):
             family = 6 if "pref" in route or ":" in route["dst"] else 4
-            default = "::/0" if family == 6 else "0.0.0.0/0"
-            network = default if route["dst"] == "default" else str(ipaddress.ip_network(route["dst"]))
+            network = DEFAULT[family] if route["dst"] == "default" else str(ipaddress.ip_network(route["dst"]))
             running.routes.add((network, int(route.get("table", MAIN))))
     running.rules = {4: answers[2], 6: []}
     if len(answers) > 3 and answers[3]:

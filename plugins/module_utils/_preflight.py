@@ -8,7 +8,6 @@ This module util is PRIVATE to the collection; it may change without notice.
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
 import time
@@ -147,8 +146,8 @@ def own_networks(run, interface):
     Raises NotApplicable where ip is missing.
     """
     try:
-        links = json.loads(_observe.command(run, ["ip", "-j", "address", "show"]) or "[]")
-    except (_observe.TunnelError, ValueError):
+        links = _observe.ip_json(run, ["ip", "-j", "address", "show"])
+    except _observe.TunnelError:
         raise NotApplicable("ip is not installed yet") from None
     found = {}
     for link in links:
@@ -217,12 +216,9 @@ def check_config(host, config, interface):
 
 def _near(run, address, interface):
     """As endpoint_inside takes it."""
-    rc, out, _err = run(
-        ["ip", "-%d" % address.version, "-N", "-j", "route", "show", "match", str(address), "table", "main"]
-    )
     try:
-        routes = json.loads(out or "[]") if not rc else []
-    except ValueError:
+        routes = _observe.routes_to(run, address)
+    except _observe.TunnelError:
         routes = []
     return max(
         [

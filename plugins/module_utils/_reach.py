@@ -157,7 +157,7 @@ def reachability(run, config, interface, ssh_connection, root="/"):
 def _beside(run, client, interface, narrow):
     """The command for a route to the controller beside the tunnel; None where a nearer route leads there anyway, or none at all."""
     option = "-%d" % client.version
-    found = _observe.ip_json(run, ["ip", option, "-N", "-j", "route", "show", "match", str(client), "table", "main"])
+    found = _observe.routes_to(run, client)
     lengths = [(0 if route["dst"] == "default" else ipaddress.ip_network(route["dst"]).prefixlen, -route.get("metric", 0), number)
                for number, route in enumerate(found) if route.get("dev") not in (None, interface)]
     lengths = [entry for entry in lengths if entry[0] < client.max_prefixlen]  # the route to it alone is what is asked for

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import json
 import os
 import re
 import selectors
@@ -168,7 +167,7 @@ class Way:
 
     def _leads_out(self, words: list[str]) -> bool:
         try:
-            routes = _routes(_observe.command(self.run, words))
+            routes = _observe.ip_json(self.run, words)
             return bool(routes) and all(route.get("dev") not in (None, self.interface) for route in routes)
         except _observe.TunnelError:
             return False
@@ -184,9 +183,8 @@ class Way:
         return self._mark
 
     def _device(self, address: str) -> tuple[str, object]:
-        words = ["ip", "-6" if ":" in address else "-4", "-N", "-j", "route", "show", "match", address, "table", "main"]
         try:
-            device = device_beside(_routes(_observe.command(self.run, words)), self.interface)
+            device = device_beside(_observe.routes_to(self.run, ipaddress.ip_address(address)), self.interface)
         except _observe.TunnelError:
             device = None
         if device is None:
@@ -226,15 +224,6 @@ def allowed(options: dict) -> bool:
 
 def _words(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
-
-
-def _routes(text: str) -> list[dict]:
-    """The routes that `ip -j` told; what has another form is none."""
-    try:
-        value = json.loads(text or "[]")
-    except (ValueError, RecursionError):
-        return []
-    return [route for route in value if isinstance(route, dict)] if isinstance(value, list) else []
 
 
 def device_beside(routes: Iterable[dict], interface: str) -> str | None:
