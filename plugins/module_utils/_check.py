@@ -100,13 +100,10 @@ class Check:
                 return  # a server that is not reached is not asked for the rest
 
     def _login(self):
-        session = _session.Session(self.options)
-        session.http = self.transport
-        user, before = self.secrets["admin_user"], self.tally.requests
-        session.login(user, self.secrets["admin_password"])
-        self.tally.requests, self.logins = before, 1
-        self.admin = _session.Admin(self.options)
-        self.admin.transport = session
+        admin, user, before = _session.Admin(self.options), self.secrets["admin_user"], self.tally.requests
+        admin.transport.http = self.transport
+        admin.transport.login(user, self.secrets["admin_password"])
+        self.tally.requests, self.logins, self.admin = before, 1, admin
         return f"{user} is logged in"
 
     def _peers_token(self):
@@ -154,9 +151,6 @@ class Check:
     def _list(self, api) -> None:
         """One page of peers, which says how many there are where it is not full."""
         self.listing = list(itertools.islice(api.peers(), _api.PAGE))
-        for peer in self.listing:
-            if not isinstance(peer["id"], int) or not isinstance(peer["name"], str):
-                raise Wrong("the list of peers has entries without a number or a name; look into the server's log")
         self.full, self.count = len(self.listing) >= _api.PAGE, len(self.listing)
 
     def _certificate(self):
@@ -246,9 +240,8 @@ class Check:
     def _licence(self):
         if not self.admin:
             raise NotApplicable("only the login is told")
-        features = self.admin.licence()
-        limit = features["vpn_peers"]
-        if not isinstance(limit, int) or isinstance(limit, bool):
+        limit = self.admin.licence().get("vpn_peers")
+        if limit is None:
             raise Wrong("the licence's number of peers is no number; look into the server's licence page")
         self.limit = limit
         if limit < 0:

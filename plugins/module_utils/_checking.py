@@ -45,9 +45,10 @@ def report(given: dict) -> dict:
         check.finish()
         check.transport.close()
     points = check.points.listed()
+    failing = _points.failing(points)
     return {
-        "ok": not _points.failing(points),
-        "failing": _points.failing(points),
+        "ok": not failing,
+        "failing": failing,
         "url": check.options["url"],
         "version": check.version,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -9,12 +9,11 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-import email.utils
 import os
 import shutil
 import time
 
-from . import _api, _facts, _http, _line, _observe, _points, _preflight, _wgconf
+from . import _api, _clock, _facts, _http, _line, _observe, _points, _preflight, _wgconf
 from ._points import NotApplicable, Wrong
 
 SKEW = 60  # seconds
@@ -165,8 +164,8 @@ class Prospect:
             response = transport.request("GET", _api.CLIENT + "/ping", {"Accept": "application/json"})
         finally:
             transport.close()
-        date = email.utils.parsedate_tz(response.headers.get("date", ""))
-        self.offset = email.utils.mktime_tz(date) - time.time() if date else None
+        date = _clock.server_time(response.headers.get("date"))
+        self.offset = None if date is None else date - time.time()
         if response.status != 401:
             raise Wrong(
                 "what answers at %s is no GateControl server (status %d without a token, and not 401); look at what"

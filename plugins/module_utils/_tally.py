@@ -7,11 +7,10 @@ This module util is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
-import email.utils
 import time
 from collections.abc import Callable
 
-from . import _http
+from . import _clock, _http
 from ._points import NotApplicable
 
 MOST = 25  # requests of one check, beside its one login
@@ -60,6 +59,6 @@ class Counted(_http.HttpTransport):
         took = tally.clock() - begun
         tally.answers += 1
         tally.slowest = max(tally.slowest, (took, path.split("?")[0]))
-        date = email.utils.parsedate_tz(response.headers.get("date", ""))
-        tally.date = (email.utils.mktime_tz(date) - tally.now() + took / 2) if date else tally.date
+        date = _clock.server_time(response.headers.get("date"))
+        tally.date = tally.date if date is None else date - tally.now() + took / 2
         return response

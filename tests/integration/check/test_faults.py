@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _http
 from checked import failed, text
 
 from gateserver.kinds import CONFIG_SPOILERS, KINDS
@@ -140,6 +141,23 @@ def test_fault_is_found_and_nothing_stays(server, name):
     assert "Traceback" not in text(report, point) and "\n" not in text(report, point) and not report["ok"]
     server.server.no_faults()
     assert "nothing stays" not in failed(report) and server.peers() == [] and server.minted() == []
+
+
+def test_a_licence_without_a_number_of_peers_is_told_in_a_sentence(server):
+    server.server.fault(**FAULTS["licence-without-peers"][0])
+    assert text(server.check("login", write=False), "licence").startswith("the licence's number of peers is no number; ")
+
+
+def test_a_date_that_is_none_stops_no_check(server, monkeypatch):
+    exchange = _http.HttpTransport.exchange
+
+    def dated(self, *given):
+        response = exchange(self, *given)
+        response.headers["date"] = "Mon, 01 Jan 99999 00:00:00 GMT"
+        return response
+    monkeypatch.setattr(_http.HttpTransport, "exchange", dated)
+    report = server.check("login")
+    assert report["ok"] and server.peers() == [] and server.minted() == []
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -7,7 +7,7 @@ import pathlib
 import types
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _facts, _points, _preflight, _prospect, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _facts, _http, _points, _preflight, _prospect, _wgconf
 
 ADDRESSES = [
     {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8}]},
@@ -160,7 +160,7 @@ def test_an_endpoint_that_a_narrower_route_leads_to_is_not_swallowed(machine, mo
 
 # --- what only a check asks
 
-def prospect(machine, monkeypatch, tools="", tunnel=None, record=None, **given):
+def prospect(machine, monkeypatch, tools="", tunnel=None, record=None, options=None, **given):
     """{point: (outcome, text)} of a host with these tools."""
     monkeypatch.setattr(_facts.shutil, "which", lambda tool, path: "/usr/bin/" + tool if tool in tools.split() else None)
     agent = types.SimpleNamespace(store=machine.store, run=machine.run, host=machine.host, enrollment=record or {})
@@ -174,7 +174,7 @@ def prospect(machine, monkeypatch, tools="", tunnel=None, record=None, **given):
         "rhel": {"wg": "wireguard-tools"},
     }
     given = dict({"interface": "wg0", "allowed_ips": None, "tunnel": tunnel, "packages": names, "own_packages": {}, "install": True}, **given)
-    return {point["name"]: (point["outcome"], point["text"]) for point in _prospect.Prospect(agent, {}, given).look()}
+    return {point["name"]: (point["outcome"], point["text"]) for point in _prospect.Prospect(agent, options or {}, given).look()}
 
 
 def test_packages_are_named_or_missed(machine, monkeypatch):
@@ -233,6 +233,15 @@ def test_an_endpoint_that_is_not_resolved_or_has_no_way_is_told(machine, monkeyp
     assert "Network is unreachable" in prospect(machine, monkeypatch, "ip", tunnel)["endpoint"][1]
     seen = prospect(machine, monkeypatch, "ip", dict(tunnel, endpoint="gate.example.com:51820"))["endpoint"]
     assert seen[0] == "fail" and "Name or service not known" in seen[1]
+
+
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 99999 00:00:00 GMT", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "yesterday", None])
+def test_a_server_whose_date_is_none_is_reached_all_the_same(machine, monkeypatch, date):
+    answer = _http.Response(401, {"date": date} if date else {}, "")
+    monkeypatch.setattr(_http.HttpTransport, "request", lambda *_given: answer)
+    seen = prospect(machine, monkeypatch, options={"url": "https://gate.example.com"})
+    assert seen["server"] == ("pass", "https://gate.example.com answers")
+    assert seen["clock"] == ("n/a", "the server does not tell its time")
 
 
 def test_points_are_lines_of_a_width():
