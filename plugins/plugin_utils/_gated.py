@@ -9,6 +9,7 @@ This room is PRIVATE to the collection; it may change without notice.
 """
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import typing as t
@@ -71,3 +72,19 @@ class Thin(Gated):
         result.update(self.module(name, None, task_vars))
         self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
+
+
+class Either(Thin):
+    """The same; for a host that runs no Python (option files) the module's work is done in the controller's own process."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        if self._task.args.get("files") is None:
+            return super().run(tmp, task_vars)
+        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _batch, _inside, _play
+
+        try:
+            _batch.check(self, task_vars, alone=True)
+        except _play.PlayError as err:
+            return {"failed": True, "msg": str(err), "failure": err.failure}
+        package = "ansible_collections.callmetechie.gatecontrol.plugins.modules."
+        return _inside.run(self, importlib.import_module(package + self._task.action.rpartition(".")[2]))

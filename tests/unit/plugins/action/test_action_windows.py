@@ -7,7 +7,7 @@ import types
 
 import pytest
 from ansible.plugins.loader import become_loader
-from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_host_info, gatecontrol_tunnel
+from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_config, gatecontrol_host_info, gatecontrol_peer, gatecontrol_tunnel
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify, _windows
 
 import connections
@@ -140,3 +140,18 @@ def test_what_was_not_armed_is_not_confirmed(clock, answer):
     connection = Windows(answer)
     result = change(connection)
     assert connection.resets == 0 and {key: result[key] for key in answer} == answer
+
+
+@pytest.mark.parametrize("kind, given, words", [
+    (gatecontrol_config, {}, "not enrolled"), (gatecontrol_peer, {"name": "pc1"}, "no secret was given")], ids=["config", "peer"])
+@pytest.mark.parametrize("facts", [{}, {"gatecontrol_url": "https://evil.example"}], ids=["honest", "hostile"])
+def test_what_a_windows_host_needs_of_the_server_is_asked_by_the_controller(kind, given, words, facts, monkeypatch):
+    monkeypatch.delenv("GATECONTROL_TOKEN", raising=False)
+    connection = Windows({})
+    given = dict(given, files={}, url="https://gate.example.com", machine_fingerprint="ab" * 32, client_platform="windows")
+    asked = action(kind.ActionModule, connection, **given)
+    asked._task.action = kind.__name__.rpartition(".")[2]
+    found = asked.run(task_vars={"inventory_hostname": "pc1", "hostvars": {}, "ansible_facts": facts})
+    assert found["failed"] and (found["failure"]["kind"] == "play") is bool(facts)
+    assert ("the facts of pc1 set gatecontrol_url" if facts else words) in found["msg"]
+    assert asked.sent == [] and connection.commands == []
