@@ -53,7 +53,7 @@ class Comparison:
         else:
             self.enrollment()
             self.files()
-            answer["tunnel"] = self.tunnel(running)
+            answer["tunnel"] = self.tunnel(running, answer["beside_tunnel"] or [])
             self.services(state)
             if wanted.get("check", True) and not drift:
                 answer["server"] = self.server(state)
@@ -118,8 +118,11 @@ class Comparison:
             elif _verify.program_digest(path, text) != digest:
                 self.drift.add("file_changed", path + " differs")
 
-    def tunnel(self, running):
-        """The config and what runs; returns the step that the planner would take, None where there is no config to go by."""
+    def tunnel(self, running, beside):
+        """The config and what runs; returns the step that the planner would take, None where there is no config to go by.
+
+        beside: why packets pass beside the tunnel.
+        """
         agent, drift = self.agent, self.drift
         text = _enrollment.read_text(agent.config_path)
         if text is None or _enrollment.digest(text) != agent.enrollment.get("file_hash"):
@@ -137,7 +140,6 @@ class Comparison:
             return None
         kept = _reach.kept_path(self.store, agent.interface)
         plan = _plan.plan(config, running, config, kept)
-        beside = _repair.beside(agent, running) or []
         drift.add("beside_tunnel", *beside)
         drift.add("tunnel", *(reason for reason in plan.reasons if reason not in beside))
         if running is not None and running.unseen == () and not _repair.way_is_kept(agent, config):

@@ -58,7 +58,9 @@ class Host:
     @property
     def fingerprint(self):
         """What stands for the machine. Raises AgentError as machine_fingerprint does."""
-        return self._fingerprint or machine_fingerprint(self.store.root, self.run)
+        if not self._fingerprint:  # once: a Mac is asked by a process
+            self._fingerprint = machine_fingerprint(self.store.root, self.run)
+        return self._fingerprint
 
     def facts(self):
         """What a play has to know of this host before it changes it, without facts being gathered."""
