@@ -14,7 +14,7 @@ import os
 import re
 import time
 
-from . import _agent, _beat, _change, _clock, _drift, _enrollment, _lock, _observe, _repair, _services, _verify, _wgconf
+from . import _agent, _beat, _change, _clock, _drift, _enrollment, _facts, _lock, _observe, _repair, _services, _verify, _wgconf
 
 # name -> words that follow
 COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "repair": 0, "tend": 0}
@@ -125,7 +125,7 @@ def publish(agent, shown):
         return
     try:
         if os.path.isdir(folder):
-            _enrollment.write_text(os.path.join(folder, "gatecontrol.prom"), metrics(shown), 0o644)
+            _enrollment.write_text(os.path.join(folder, _facts.METRICS), metrics(shown), 0o644)
         else:
             trouble = "the directory %s for the metrics is missing, or the agent's unit does not see it; create it or correct " \
                       "gatecontrol_textfile_dir" % folder

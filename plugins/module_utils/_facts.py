@@ -17,6 +17,7 @@ from . import _enrollment, _observe, _services, _verify, _wgconf
 # Where a unit's programs lie, whatever the PATH of the caller. Homebrew's bash has to come before that of macOS, which is too old for wg-quick.
 PATH = "/opt/homebrew/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOMEBREW = ("opt/homebrew", "usr/local")  # its prefix on Apple Silicon, on Intel
+METRICS = "gatecontrol.prom"  # in the folder of the settings' textfile
 
 
 class AgentError(Exception):
@@ -102,10 +103,13 @@ class Host:
         return found
 
     def parts(self):
-        """Paths of what the collection has on this host, the tunnel aside: files of the installation, folders."""
+        """Paths of what the collection has on this host, the tunnel aside: files of the installation, metrics, folders."""
         files, kind = set(self.store.load("installed") or {}) | {"/" + _verify.LAUNCHER}, _services.kind(self.store.root)
         for folder in kind.FOLDERS:
             place = os.path.join(self.store.root, folder.lstrip("/"))
             files |= {"%s/%s" % (folder, name) for name in (os.listdir(place) if os.path.isdir(place) else []) if kind.OURS.match(name)}
+        metrics = (self.store.load("settings") or {}).get("textfile")
+        if metrics:
+            files.add(os.path.join(metrics, METRICS))
         folders = ["/" + folder for folder in (_verify.LIBRARY, _enrollment.ETC, _enrollment.VAR)]
         return [path for path in sorted(files) + folders if os.path.lexists(os.path.join(self.store.root, path.lstrip("/")))]

@@ -152,6 +152,18 @@ def test_removal_leaves_nothing(gate, machine, record):
     assert _install.remove(machine.agent()) == []
 
 
+def test_removal_takes_the_metrics_and_leaves_their_folder(machine):
+    """Metrics that nobody writes any more would tell for ever that all is well."""
+    machine.settings = {"url": "https://gate.example.com", "textfile": "/var/lib/node"}
+    machine.install()
+    folder = pathlib.Path(machine.root, "var/lib/node")
+    folder.mkdir()
+    for name in ("gatecontrol.prom", "apt.prom"):
+        (folder / name).write_text("x 1\n", encoding="ascii")
+    assert "/var/lib/node/gatecontrol.prom" in _install.remove(machine.agent())
+    assert [path.name for path in folder.iterdir()] == ["apt.prom"] and _install.remove(machine.agent()) == []
+
+
 def test_removal_without_a_service_manager(installed):
     pathlib.Path(installed.root, "run/systemd/system").rmdir()
     calls = []
