@@ -134,13 +134,13 @@ class Agent:
         """
         self.check_identity()
         _beat.heal(self)
-        state, moment = self.memory(), self.now()
+        state = self.memory()
         if not self.reports:
             return self.show(state)
         running = self.running()
         link = self.connection(running)
         _beat.mend(self, running)
-        if moment < state.get("not_before", 0) <= moment + _beat.SILENT_MOST:
+        if _beat.silenced(state, self.now()):
             return self.show(state, link)
         _beat.report(self, state, running, link, check, now)
         _beat.remember(self, state)

@@ -31,6 +31,11 @@ def standing(state):
     return error["text"]
 
 
+def silenced(state, now):
+    """Whether the token's rate limit is used up. A time that lies further ahead than any limit is not believed: the clock was put back since."""
+    return now < (state.get("not_before") or 0) <= now + SILENT_MOST
+
+
 def timestamp(seconds):
     """ISO-8601 UTC with milliseconds, as the server writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%03dZ" % (seconds % 1 * 1000)

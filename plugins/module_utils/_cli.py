@@ -109,7 +109,7 @@ def described(shown):
         lines.append(("config", "IPv6 is switched off on this host, so these are left out: %s" % ", ".join(shown["left_out"])))
     if shown["peer_enabled"] is False:
         lines.append(("server", "the administrator has disabled this peer"))
-    if (shown["not_before"] or 0) > time.time():
+    if _beat.silenced(shown, time.time()):
         lines.append(("server", "the rate limit is used up, silent for %d s" % (shown["not_before"] - time.time())))
     if shown["error"]:
         lines.append(("error", shown["error"]["text"]))

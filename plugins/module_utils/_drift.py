@@ -178,7 +178,7 @@ class Comparison:
         elif unit == "failed" and not state.get("error"):
             drift.add("beat_failing", "the agent's beats fail: %s does, `journalctl -u %s` says why" % (_agent.BEAT, _agent.BEAT))
         silent = agent.now() - state.get("last_try", 0)
-        if not drift and silent > 3 * agent.settings.get("heartbeat_interval", 60) + 30 and state.get("not_before", 0) < agent.now():
+        if not drift and silent > 3 * agent.settings.get("heartbeat_interval", 60) + 30 and not _beat.silenced(state, agent.now()):
             drift.add("beat_silent", "the agent has not beaten for %d s" % silent)
 
     def server(self, state):
@@ -186,7 +186,7 @@ class Comparison:
         agent = self.agent
         if not agent.reports:
             return {"asked": False, "last_check": state.get("last_check")}
-        if state.get("not_before", 0) > agent.now():
+        if _beat.silenced(state, agent.now()):
             return {"asked": False, "not_before": state["not_before"]}
         try:
             updated = agent.api(max_wait=0).config_check(agent.enrollment["peer_id"], agent.enrollment.get("hash")) is not None

@@ -89,7 +89,7 @@ def set_timer(agent, enabled, check_mode=False):
 
 def prove_beat(agent):
     """One beat where the timer makes them. Raises AgentError where it fails for another reason than the server's."""
-    if agent.services.NAME != "systemd" or not agent.enrollment.get("peer_id") or agent.memory().get("not_before", 0) > agent.now():
+    if agent.services.NAME != "systemd" or not agent.enrollment.get("peer_id") or _beat.silenced(agent.memory(), agent.now()):
         return  # launchd's jobs see what this process sees; a token whose rate limit is used up has nothing to say
     try:
         agent.services.start(_agent.BEAT, limit=max(agent.settings.get("heartbeat_interval") or 60, 60) + 30)

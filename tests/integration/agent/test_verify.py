@@ -186,6 +186,15 @@ def test_while_the_rate_limit_is_used_up_nothing_is_asked(gate, steady, verify):
     assert answer["in_sync"] and answer["server"] == {"asked": False, "not_before": steady.now() + 500} and gate.calls() == []
 
 
+def test_a_rate_limit_noted_by_a_clock_that_was_ahead_silences_nobody(gate, steady, verify):
+    """The beat does not believe it either."""
+    steady.store.save("state", dict(steady.store.load("state"), not_before=steady.now() + 40 * 86400))
+    answer = verify()
+    assert answer["in_sync"] and answer["server"] == {"asked": True, "updated": False} and gate.calls() == ["config/check"]
+    steady.pass_by(60 * 3 + 31)
+    assert _drift.verify(steady.agent(), wanted(steady, token_digest=None))["codes"] == ["beat_silent"]
+
+
 def test_a_silent_agent_is_found(gate, steady):
     steady.pass_by(60 * 3 + 31)
     seen = _drift.verify(steady.agent(), wanted(steady, token_digest=None))
