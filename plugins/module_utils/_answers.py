@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 
-from . import _http
+from . import _enrollment, _http
 
 HIGHEST = 2**53  # numbers from here on are not exact in the server's own language
 MOMENT = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?"
@@ -79,38 +79,13 @@ TOKEN = {
 }
 
 
-def _exact(text):
-    """An integer. Long ones take quadratic time to read, or are refused by Python with another error."""
-    if len(text) > 20:
-        raise ValueError("a number is too long")
-    return int(text)
-
-
-def _finite(text):
-    """A fraction, not one that overflows; NaN and Infinity, which are no JSON, are for this too."""
-    value = float(text)
-    if not abs(value) < float("inf"):
-        raise ValueError("a number is not finite")
-    return value
-
-
-def _single(pairs):
-    """An object whose keys are all different: with others each reader would see a different one."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
-
-
 def parsed(text):
     """The JSON of an answer, None where it has none, or one that no honest server sends.
 
     That is one with lone surrogates, keys that occur twice, or numbers beyond all bounds.
     """
     try:
-        found = json.loads(
-            text, parse_int=_exact, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_single
-        )
+        found = _enrollment.read_json(text, None, 20, float("inf"), True)
         if re.search(r"\\u[dD][89a-fA-F]", text):
             json.dumps(found, ensure_ascii=False).encode("utf-8")
         return found

@@ -54,27 +54,43 @@ DEEPEST = 100  # containers in one another
 _SHELL = re.compile(r'"(?:[^"\\]|\\.)*"?|[^\[\]{}"]+', re.DOTALL)  # what of a JSON text is no bracket
 
 
-def _refuse(text):
-    raise ValueError("%s is no JSON" % text)
+def read_json(text, deepest=DEEPEST, digits=300, places=600, once=False):
+    """The value of a JSON text (RFC 8259) from outside. Raises ValueError: for what is none, NaN and numbers without end, and beyond these bounds.
+
+    deepest: containers in one another, None for as many as Python reads (RecursionError beyond). digits, places: characters of a whole number, which takes
+    quadratic time to read, and of another one. once: refuses a key that stands twice in an object, since readers differ in which of both counts.
+    """
+    def whole(word):
+        if len(word) > digits:
+            raise ValueError("a number is too long")
+        return int(word)
+
+    def real(word):
+        value = float(word) if len(word) <= places else float("inf")
+        if not abs(value) < float("inf"):
+            raise ValueError("a number is not finite")
+        return value
+
+    if deepest is not None:
+        _check_depth(text, deepest)
+    return json.loads(text, parse_int=whole, parse_float=real, parse_constant=real, object_pairs_hook=_single if once else None)
 
 
-def read_json(text):
-    """The value of a JSON text (RFC 8259). Raises ValueError, for NaN, endless numbers and more than DEEPEST containers in one another too."""
+def _check_depth(text, deepest):
+    if text.count("[") + text.count("{") <= deepest:
+        return
     depth = 0
     for bracket in _SHELL.sub("", text):
         depth += 1 if bracket in "[{" else -1
-        if depth > DEEPEST:
-            raise ValueError("this JSON is nested too deeply")
-    return json.loads(text, parse_constant=_refuse, parse_int=_integer, parse_float=_real)
+        if depth > deepest:
+            raise ValueError("it has more than %d levels" % deepest)
 
 
-def _integer(digits):
-    return int(digits) if len(digits) <= 300 else _refuse("a number this long")
-
-
-def _real(digits):
-    number = float(digits) if len(digits) <= 600 else _refuse("a number this long")
-    return number if abs(number) != float("inf") else _refuse("a number this large")
+def _single(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands in it twice")
+    return found
 
 
 def write_text(path, text, mode=0o600, owner=None, group=None):

@@ -13,10 +13,11 @@ This module util is PRIVATE to the collection; it may change without notice.
 from __future__ import annotations
 
 import json
-import math
 import re
 import typing as t
 import unicodedata
+
+from . import _enrollment
 
 Check = t.Callable[[t.Any], t.Any]
 
@@ -24,13 +25,12 @@ OUTPUT = 4 * 1024 * 1024  # characters of a command's output that are looked at;
 ANSWER = 256 * 1024  # characters of one answer of the agent, which has about 2,000
 DEEP = 12  # levels of lists and objects
 MODULE_DEEP = 40  # in what a module answers, which holds the play's own arguments
-DIGITS = 20
+DIGITS, PLACES = 20, 40  # characters of a whole number, and of another one
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]|\x9d[^\x07\x9c]*[\x07\x9c]?")
 # Categories of characters that are not shown: controls, marks of direction and of no width, line and paragraph separators, surrogates, private, unassigned.
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn")
 _BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180e\u3164\uffa0"  # letters and marks that show nothing
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class Refused(ValueError):
@@ -63,52 +63,16 @@ def clean_lines(value: t.Any, most: int = 65536) -> str:
 # ---------------------------------------------------------------- JSON
 
 
-def _refuse_constant(_word: str) -> t.NoReturn:
-    raise Refused("a number is not finite")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > DIGITS:
-        raise Refused("a number is too long")
-    return int(digits)
-
-
-def _float(digits: str) -> float:
-    value = float(digits) if len(digits) <= 40 else math.inf
-    if not math.isfinite(value):
-        raise Refused("a number is not finite")
-    return value
-
-
-def _once(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise Refused("a key stands in it twice")
-    return found
-
-
-def bounded(text: str, most: int, deep: int) -> None:
-    """Raise Refused for JSON (str) longer than `most` characters or deeper than `deep` levels; nothing is parsed for it."""
-    if len(text) > most:
-        raise Refused(f"the answer is longer than {most} characters")
-    if text.count("[") + text.count("{") <= deep:
-        return
-    depth = 0
-    for mark in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
-        depth += 1 if mark in "[{" else -1
-        if depth > deep:
-            raise Refused(f"the answer has more than {deep} levels")
-
-
 def loads(text: str, most: int = ANSWER, deep: int = DEEP) -> t.Any:
     """The value of a JSON text within bounds. Raises Refused: for what is none, NaN, numbers of more than 20 digits, and a key that stands twice."""
-    bounded(text, most, deep)
+    if len(text) > most:
+        raise Refused(f"the answer is longer than {most} characters")
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float, object_pairs_hook=_once)
-    except Refused:
-        raise
-    except (ValueError, RecursionError):
+        return _enrollment.read_json(text, deep, DIGITS, PLACES, True)
+    except (json.JSONDecodeError, RecursionError):
         raise Refused("the answer is not JSON") from None
+    except ValueError as err:
+        raise Refused(str(err)) from None
 
 
 def result_text(output: str) -> str:
