@@ -121,7 +121,7 @@ class LookupModule(LookupBase):
         offset = int(hashlib.sha256(variables["inventory_hostname"].encode("utf-8")).hexdigest()[:8], 16)
         marks = {
             "interface": settings.get("interface", "wg0"), "interval": interval, "first": offset % interval + 1, "offset": offset % max(interval // 4, 1),
-            "timeout": max(interval, 60) + 30, "apply": int(_pace.unit(settings.get("confirm_timeout"))),
+            "timeout": _pace.beat(interval), "apply": int(_pace.unit(settings.get("confirm_timeout"))),
             "textfile": quoted("-" + settings["textfile_dir"]) if "textfile_dir" in settings else ""}
         found = {}
         for folder, _folders, names in os.walk(UNITS):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from . import _agent, _beat, _cli, _enrollment, _services, _verify  # _cli, so that a module's payload has all that an installation is made of
+from . import _agent, _beat, _cli, _enrollment, _pace, _services, _verify  # _cli, so that a module's payload has all that an installation is made of
 from ._python import interpreter
 
 PARTS = _cli  # what is installed begins there
@@ -92,7 +92,7 @@ def prove_beat(agent):
     if agent.services.NAME != "systemd" or not agent.enrollment.get("peer_id") or _beat.silenced(agent.memory(), agent.now()):
         return  # launchd's jobs see what this process sees; a token whose rate limit is used up has nothing to say
     try:
-        agent.services.start(_agent.BEAT, limit=max(agent.settings.get("heartbeat_interval") or 60, 60) + 30)
+        agent.services.start(_agent.BEAT, limit=_pace.beat(agent.settings.get("heartbeat_interval")))
     except _services.ServiceError as err:
         error = agent.memory().get("error")
         if error and error["kind"] in (*_beat.PASSING, "server"):

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long a change of the tunnel may take: for the host that makes it, its service manager, and whoever waits for it.
+"""How long a beat and a change of the tunnel may take: for the host that makes it, its service manager, and whoever waits for it.
 
 This module util is PRIVATE to the collection; it may change without notice.
 """
@@ -11,6 +11,11 @@ START = 60  # seconds within which the unit of an armed change begins, on a mach
 STEP = 60  # seconds that a step may take; its own time is no part of the time to confirm
 LATE = 5  # seconds after its deadline at which a change is over
 UNIT = 60  # the shortest confirm_timeout that the unit is made for
+
+
+def beat(interval: float | None) -> float:
+    """Seconds after which the service manager ends the unit of a beat. interval: heartbeat_interval."""
+    return max(interval or 0, 60) + 30
 
 
 def working(timeout: float) -> float:

@@ -11,10 +11,9 @@ import copy
 import ipaddress
 import time
 
-from . import _observe, _wgconf
+from . import _clock, _observe, _wgconf
 
 STALE = 180  # seconds without a handshake after which WireGuard itself drops a session (REJECT_AFTER_TIME)
-CLOCK_STEP = 60  # seconds by which a handshake may lie in the future, as when the clock was put right
 
 
 class Plan:
@@ -183,7 +182,8 @@ def _endpoint_reason(peer, live, before, now):
 
 def is_stale(handshake, now):
     """Whether a handshake (Unix time, 0: never) is too old for a session that lives; one that lies in the future says nothing of now."""
-    return not -CLOCK_STEP <= now - handshake < STALE
+    age = _clock.age(handshake, now)
+    return age is None or age >= STALE
 
 
 def _by_name(config, running):

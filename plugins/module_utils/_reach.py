@@ -52,9 +52,9 @@ def _way(run, client, own, interface):
         return None
 
 
-def _way_on_mac(run, client):
-    """(device, whether a gateway stands between) of the route to the controller; device is None where there is none."""
-    rc, out, _err = run(["route", "-n", "get", "-inet6" if client.version == 6 else "-inet", str(client)], None)
+def way_on_mac(run, target, version):
+    """(device, whether a gateway stands between) of the route to an address of this IP version, or to "default"; device is None where there is none."""
+    rc, out, _err = run(["route", "-n", "get", "-inet6" if version == 6 else "-inet", str(target)], None)
     device = re.search(r"^\s*interface: (\S+)", out, re.MULTILINE) if not rc else None
     return device and device.group(1), re.search(r"^\s*gateway: ", out, re.MULTILINE) is not None
 
@@ -65,7 +65,7 @@ def runs_through(run, interface, ssh_connection, root="/"):
     if not ends:
         return False
     if _services.system(root) == "macos":
-        return (_way_on_mac(run, ends[0])[0] or "none") == _observe.real_name(root, interface)
+        return (way_on_mac(run, ends[0], ends[0].version)[0] or "none") == _observe.real_name(root, interface)
     return (_way(run, *ends, interface) or {}).get("dev") == interface
 
 
@@ -174,7 +174,7 @@ def reachability_on_mac(run, config, name, ssh_connection):
     if ends is None:
         return result
     client, own = ends
-    device, gateway = _way_on_mac(run, client)
+    device, gateway = way_on_mac(run, client, client.version)
     if device and device == name:
         return dict(result, through=True, reason="the controller's connection from %s runs through the tunnel itself" % client)
     networks = [ipaddress.ip_network(network) for network in _plan.allowed_networks(config) if config.interface.get("Table") != "off"]

@@ -193,11 +193,10 @@ class Way:
 
     def _way_on_mac(self, address: str) -> tuple[str, object]:
         # wg-quick leaves the default route as it is, and leads the halves of all addresses into the tunnel.
-        rc, out, _err = self.run(["route", "-n", "get", "-inet6" if ":" in address else "-inet", "default"], None)
-        device = re.search(r"^\s*interface: (\S+)", out, re.MULTILINE) if not rc else None
-        if not device or device.group(1) == _observe.real_name(self.store.root, self.interface):
+        device, _gateway = _reach.way_on_mac(self.run, "default", 6 if ":" in address else 4)
+        if not device or device == _observe.real_name(self.store.root, self.interface):
             raise OSError(errno.ENETUNREACH, "no default route but through %s" % self.interface)
-        return "bound", device.group(1)
+        return "bound", device
 
 
 def resolver(run, store, interface: str, seconds: float = 8.0):
