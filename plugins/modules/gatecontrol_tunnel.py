@@ -134,10 +134,10 @@ def take_away(module, agent, unit, absent, beats):
     interface = agent.interface
     enabled = agent.services.available() and agent.services.show([unit], ["UnitFileState"])[unit].get("UnitFileState") == "enabled"
     try:
-        running, path = agent.running(), _observe.config_path(agent.store, interface)
+        running = agent.running()
     except _observe.MissingTool:  # a host whose packages are gone is to be left too
-        running, path = _observe.Running(), _observe.config_path(agent.store, interface)
-    there = running is not None or enabled or (absent and _enrollment.read_text(path) is not None)
+        running = _observe.Running()
+    there = running is not None or enabled or (absent and _enrollment.read_text(agent.config_path) is not None)
     changed = beats or there
     if changed and not module.check_mode:
         if absent:
@@ -170,7 +170,7 @@ def up(module, agent, interface, unit):
         raise _agent.AgentError("systemd is not running on this host, and wg-quick@.service runs the tunnel; use a host that is booted with systemd",
                                 "settings")
     agent.settings["keep_reachable"] = params["keep_reachable"]
-    path = _observe.config_path(agent.store, interface)
+    path = agent.config_path
     live, candidate = _enrollment.read_text(path), agent.store.text("candidate") if params["staged"] else None
     text = live if candidate is None else candidate
     if text is None and params["staged"] and module.check_mode:
@@ -196,28 +196,32 @@ def up(module, agent, interface, unit):
         module.warn(off)
     if reach["through"]:
         module.warn("this play reaches the host through %s itself: a change of it cuts the play's own connection for a moment" % interface)
-    if module.check_mode:
-        return result
+    return result if module.check_mode else dict(result, **bring_about(module, agent, plan, config, kept, text, candidate is not None))
+
+
+def bring_about(module, agent, plan, config, kept, text, staged):
+    """What is missing for the tunnel to run as this config says. staged: whether it lies there as the candidate. Returns what the result has of it."""
+    params, ssh_connection = module.params, module.params["ssh_connection"]
     if ssh_connection and agent.enrollment and agent.enrollment.get("controller") != ssh_connection:
         agent.note(controller=ssh_connection)
     if plan.action == "none":
-        _reach.keep(agent.run, agent.services, agent.store, interface, kept)
-        _step.apply(agent.run, agent.services, agent.store, interface, plan, config, kept, text)
-        if candidate is not None:
+        _reach.keep(agent.run, agent.services, agent.store, agent.interface, kept)
+        _step.apply(agent.run, agent.services, agent.store, agent.interface, plan, config, kept, text)
+        if staged:
             agent.accept()
             agent.store.drop("candidate")
-        return result
-    if candidate is None:
+        return {}
+    if not staged:
         agent.store.save("candidate", text)
         agent.store.drop("offered")  # one that was rolled back may lie there, and is not what runs next
     armable = params["arm"] and agent.services.show([_agent.APPLY], ["LoadState"])[_agent.APPLY].get("LoadState") == "loaded"
     if armable:
-        return dict(result, armed=agent.launch("controller" if ssh_connection else "server", ssh_connection, params["confirm_timeout"]))
+        return {"armed": agent.launch("controller" if ssh_connection else "server", ssh_connection, params["confirm_timeout"])}
     agent.arm("server", ssh_connection, params["confirm_timeout"])
     verdict = agent.apply()
     if not verdict["ok"]:
-        module.fail_json(msg=_change.failed(interface, verdict), rolled_back=True, failure={"kind": "rolled_back", "status": None})
-    return result
+        module.fail_json(msg=_change.failed(agent.interface, verdict), rolled_back=True, failure={"kind": "rolled_back", "status": None})
+    return {}
 
 
 def main():
