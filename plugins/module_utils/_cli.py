@@ -14,7 +14,7 @@ import os
 import re
 import time
 
-from . import _agent, _beat, _change, _clock, _drift, _enrollment, _facts, _lock, _observe, _repair, _services, _verify, _wgconf
+from . import _agent, _beat, _change, _clock, _drift, _enrollment, _facts, _lock, _observe, _pace, _repair, _services, _verify, _wgconf
 
 # name -> words that follow
 COMMANDS = {"show": 0, "beat": 0, "sync": 0, "verify": 1, "confirm": 1, "checked": 0, "apply": 0, "restore": 0, "recover": 0, "repair": 0, "tend": 0}
@@ -44,7 +44,7 @@ def _checked(agent):
 
 
 def _repaired(agent):
-    with agent.alone():
+    with agent.alone(limit=_pace.TURN):
         done = _repair.repair(agent)
     return 0, "\n".join("put right: " + sentence for sentence in done) or None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 START = 60  # seconds within which the unit of an armed change begins, on a machine that is busy too
 STEP = 60  # seconds that a step may take; its own time is no part of the time to confirm
 LATE = 5  # seconds after its deadline at which a change is over
+TURN = 30  # seconds that a repair waits for whoever else is at work; its unit is ended after 90, and the next beat starts it again
 UNIT = 60  # the shortest confirm_timeout that the unit is made for
 
 

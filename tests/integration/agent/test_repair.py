@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _cli, _observe, _reach, _repair
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _cli, _enrollment, _lock, _observe, _reach, _repair, _verify
 
 FULL = {"allowed_ips": ["0.0.0.0/0", "::/0"], "dns": ["10.8.0.1"]}
 
@@ -136,3 +137,13 @@ def test_a_resolver_that_was_switched_off_is_named_before_anything_is_touched(fu
     full.active.add("systemd-resolved.service")
     agent.launch("server", None)
     assert full.store.load("pending")
+
+
+def test_a_repair_that_waits_is_not_ended_in_the_middle_of_its_work(full):
+    """Its unit has a time limit, of which the wait for another must leave the work its share."""
+    unit = _verify.role_file("units/etc/systemd/system/" + _repair.UNIT)
+    lose_rules(full)
+    begun = full.now()
+    with _lock.held(_enrollment.Store(str(full.root))), pytest.raises(_lock.Busy):
+        _cli.WORK["repair"](full.agent())
+    assert full.now() - begun < int(re.search(r"^TimeoutStartSec=(\d+)$", unit, re.MULTILINE).group(1)) / 2
