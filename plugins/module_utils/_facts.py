@@ -21,7 +21,7 @@ METRICS = "gatecontrol.prom"  # in the folder of the settings' textfile
 
 
 class AgentError(Exception):
-    """The agent cannot do its work on this host. One sentence; kind: not_enrolled, clone, settings, lockout."""
+    """The agent cannot do its work on this host. One sentence; kind: not_enrolled, clone, settings, lockout, resolver."""
 
     def __init__(self, message, kind):
         super().__init__(message)

@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _options, _verify, _wgconf
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _api, _enrollment, _facts, _options, _verify, _wgconf
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -105,17 +105,11 @@ def test_a_beat_with_a_broken_token_file_says_so_and_no_more(tmp_path):
             "reporting": "full",
             "interface": "wg0",
             "hash": "aa",
-            "fingerprint": _agent.machine_fingerprint(str(tmp_path)) if hasattr(_agent, "machine_fingerprint") else fingerprint(tmp_path),
+            "fingerprint": _facts.machine_fingerprint(str(tmp_path)),
         },
     )
     shown = _agent.Agent(store, lambda argv, stdin=None, **_how: (127, "", "")).beat()
     assert shown["error"]["kind"] == "options" and "line break" in shown["error"]["text"] and not pieces(json.dumps(shown), token, 12)
-
-
-def fingerprint(root):
-    from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _facts
-
-    return _facts.machine_fingerprint(str(root))
 
 
 @unhurried
