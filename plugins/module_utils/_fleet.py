@@ -64,13 +64,9 @@ class Fleet:
     def present(self, hosts, check_mode=False):
         """{"peer", "created", "changed", "gone": whether the peer of its enrollment is not on the server, and "token" with "token_id", or "config"
         with "hash"}"""
-        known, meant = self._known(), {}
-        refused = _whose.doubles(hosts)
-        for host in hosts:
-            try:
-                meant[host["host"]] = known.meant(host)
-            except (_api.ApiError, _peer.PeerError) as err:
-                refused.setdefault(host["host"], err)
+        known = self._known()
+        meant, refused = self._looked(hosts, known.meant)
+        refused.update(_whose.doubles(hosts))
         refused.update(self._beyond_licence([name for name, peer in meant.items() if not peer and name not in refused], len(known.all)))
         return self._each(hosts, lambda host, dry: dict(
             self._one(host, meant[host["host"]], known, dry), gone=host.get("peer_id") not in {None, *known.numbered}), refused, check_mode)
@@ -90,12 +86,8 @@ class Fleet:
         max_percent: the share of the server's peers that may go, one always may; others: how many more the same run deletes. Raises PeerError
         (share), and nothing is deleted then.
         """
-        known, refused, gone = self._known(), {}, {}
-        for host in hosts:
-            try:
-                gone[host["host"]] = known.going(host)
-            except _peer.PeerError as err:
-                refused[host["host"]] = err
+        known = self._known()
+        gone, refused = self._looked(hosts, known.going)
         going, count = len({peer["id"] for found in gone.values() for peer in found}), len(known.all)
         allowed = count if max_percent is None else max(1, count * max_percent // 100)
         if (going or others) and max_percent is not None and going + others > allowed:
@@ -120,12 +112,9 @@ class Fleet:
         """
         if not self.user:
             raise _api.ApiError("only the administrator's login can rotate tokens; set admin_user and admin_password", "options")
-        known, refused, own = self._known(), _whose.doubles(hosts), {}
-        for host in hosts:
-            try:
-                own[host["host"]] = known.own(host)
-            except (_api.ApiError, _peer.PeerError) as err:
-                refused.setdefault(host["host"], err)
+        known = self._known()
+        own, refused = self._looked(hosts, known.own)
+        refused.update(_whose.doubles(hosts))
         new = [name for name, peer in own.items() if keys and len(known.pair(peer)) == 1 and name not in refused]
         refused.update(self._beyond_licence(new, len(known.all)))
         return self._each(hosts, lambda host, dry: self._second(host, own[host["host"]], known, keys, dry), refused, check_mode)
@@ -151,6 +140,17 @@ class Fleet:
                 raise _api.ApiError("%s, or set gatecontrol_pace=true to wait" % err, err.kind, err.status, retry_after=seconds, seconds=seconds)
             self.api.sleep(seconds + 1)
             return self._known(tokens)
+
+    @staticmethod
+    def _looked(hosts, look):
+        """({host: what look(host) finds}, {host: the error of one that is refused})"""
+        found, refused = {}, {}
+        for host in hosts:
+            try:
+                found[host["host"]] = look(host)
+            except (_api.ApiError, _peer.PeerError) as err:
+                refused[host["host"]] = err
+        return found, refused
 
     def _each(self, hosts, work, refused, check_mode):
         """work(host, dry) for each host that is not refused; dry makes no request that changes something, and counts the others."""

@@ -108,7 +108,7 @@ def reach(params, settings=None):
     return dict({key: base.get(key) if params[key] is None else params[key] for key in REACH}, url=url)
 
 
-def api(module, options, identity=None):
+def api(options, identity=None):
     """The server as a module's token in the options sees it; on an enrolled host by the way that its agent takes beside a dead tunnel."""
     try:
         host = _agent.Agent(_enrollment.Store(), runner())

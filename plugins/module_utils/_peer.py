@@ -29,6 +29,12 @@ class PeerError(Exception):
         self.failure = dict(details, kind=kind, status=None)
 
 
+def other_peer(enrolled_as, name):
+    """The PeerError of a host that is to be another peer than it is."""
+    return PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set gatecontrol_adopt=true to change "
+                     "over (the peer %s stays on the server)" % (enrolled_as, name, enrolled_as), "other_peer")
+
+
 class HostPeer:
     """The peer of the host this runs on.
 
@@ -82,9 +88,7 @@ class HostPeer:
                 return self._keep(self.issued, check_mode)
             if record["peer_name"] == self.name or self.adopt:  # names are unique: the peer of this name that the host had is gone
                 return None
-            raise PeerError("this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set "
-                            "gatecontrol_adopt=true to change over (the peer %s stays on the server)"
-                            % (record["peer_name"], self.name, record["peer_name"]), "other_peer")
+            raise other_peer(record["peer_name"], self.name)
         own = (self.store.text("token") or "").strip()
         token = self.token or own
         if not token and record["reporting"] == "full":

@@ -133,16 +133,16 @@ WINDOWS: dict[str, dict[str, t.Callable[[t.Any], t.Any]]] = {
 TROUBLE = {"module_stdout": 2000, "module_stderr": 4000}
 
 
-def result(name: str, answer: t.Any, fields: dict[str, t.Callable[[t.Any], t.Any]] | None = None) -> dict[str, t.Any]:
+def result(name: str, answer: t.Any, fields: dict[str, t.Callable[[t.Any], t.Any]]) -> dict[str, t.Any]:
     """What a module's result says within its schema; everything else, facts and Ansible's own keys among it, is dropped.
 
-    name: of the module, for the message; fields: its schema, that of MODULES by default.
+    name: of the module, for the message; fields: its schema, beside COMMON.
     A value of a wrong form makes the result a failure that names the key, and nothing of the answer is kept.
     """
     if not isinstance(answer, dict):
         answer = {}
     try:
-        found = record(dict(COMMON, **(MODULES[name] if fields is None else fields)))(answer)
+        found = record(dict(COMMON, **fields))(answer)
     except _gate.Refused as err:
         return {"failed": True, "changed": False, "failure": {"kind": "answer", "status": None},
                 "msg": f"the host's answer to {name} is not of the form it must have: {err}; look into the Python and the agent on that host"}

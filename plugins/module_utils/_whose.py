@@ -45,8 +45,7 @@ class Peers:
 
     peers: the server's list. tokens: those of the administrator's list, [] where it was not read. expected: public key -> the proof that a host gives which
     has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}.
-    now: seconds since
-    1970.
+    now: seconds since 1970.
     A host's word for its number, its name and its machine id counts for nothing. A host's own peer is one
     - whose private key it has proven to have (proof), or that the server knows its client token to be bound to (bound),
     - that this run made for it or gave it, or
@@ -134,10 +133,10 @@ class Peers:
                 raise _api.ApiError("there is no peer of the number gatecontrol_peer_id=%s on the server, and none was made for %s; correct it"
                                     % (host["wanted_id"], host["host"]), "not_found")
             if own and own is not found and not host.get("adopt"):
-                raise _other_peer(own["name"], found["name"])
+                raise _peer.other_peer(own["name"], found["name"])
         elif own and not host.get("adopt"):
             if host.get("enrolled_as") not in (None, name) and own["name"] != name:
-                raise _other_peer(host["enrolled_as"], name)
+                raise _peer.other_peer(host["enrolled_as"], name)
             found = own  # by whatever name an administrator has given it
         else:
             found = self.named.get(name) or own
@@ -160,14 +159,6 @@ class Peers:
         stem = peer["name"].removesuffix(ROTATED)
         names = (stem, stem + ROTATED) if host.get("word") else tuple(one["name"] for one in self.pair(peer))
         return [one for one in self.all if one["name"] in names]
-
-
-def _other_peer(enrolled_as: str, name: str) -> _peer.PeerError:
-    return _peer.PeerError(
-        "this host is enrolled as %s, not as %s, and nothing was changed; set gatecontrol_name back, or set gatecontrol_adopt=true to change "
-        "over (the peer %s stays on the server)" % (enrolled_as, name, enrolled_as),
-        "other_peer",
-    )
 
 
 TWINS = (

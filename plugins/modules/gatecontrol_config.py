@@ -154,13 +154,13 @@ def issued_text(module, agent, known):
         raise _api.ApiError("this host is not enrolled, so peer_id has to be given", "options")
     peers_token = _options.secret(params, "peers_token")
     if peers_token:
-        return _options.api(module, dict(options, token=peers_token)).peer_config(peer_id)["config"]
+        return _options.api(dict(options, token=peers_token)).peer_config(peer_id)["config"]
     if agent.enrollment.get("peer_id") == peer_id:
         agent.check_identity()
     token = _options.secret(params) or agent.token
     if not token:
         raise _api.ApiError("no token was given and none lies on this host; set token, token_file or peers_token", "options")
-    api = _options.api(module, dict(options, token=token), _options.identity(params, agent.settings, agent.fingerprint))
+    api = _options.api(dict(options, token=token), _options.identity(params, agent.settings, agent.fingerprint))
     if known in copies:
         offer = api.config_check(peer_id, known)
         return offer["config"] if offer else copies[known]

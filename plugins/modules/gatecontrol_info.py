@@ -101,8 +101,8 @@ def work(module):
     if not (token or peers_token or admin):
         raise _api.ApiError("no token was given; set token, token_file or peers_token", "options")
     result = {"changed": False}
-    client = _options.api(module, dict(options, token=token)) if token else None
-    peers = _options.api(module, dict(options, token=peers_token)) if peers_token else None
+    client = _options.api(dict(options, token=token)) if token else None
+    peers = _options.api(dict(options, token=peers_token)) if peers_token else None
     if "server" in gather:
         result["server"] = {"url": options["url"]}
         if client:

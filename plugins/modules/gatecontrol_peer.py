@@ -225,7 +225,7 @@ def on_server(module, peers_token):
     params = module.params
     if not params["name"] and not params["peer_id"]:
         raise _api.ApiError("no peer was named; set name or peer_id", "options")
-    api = _options.api(module, dict(_options.reach(params, _options.own_settings()), token=peers_token))
+    api = _options.api(dict(_options.reach(params, _options.own_settings()), token=peers_token))
     peer = _peer.ServerPeer(api, params["name"], params["peer_id"])
     result = peer.settle(params["state"], _peer.wanted_fields(params), module.check_mode)
     result["diff"] = {"before": result.pop("before"), "after": result.pop("after")}
@@ -248,7 +248,7 @@ def on_host(module):
     server = params["server"] or {}
     server = server if server.get("url") == url and server.get("timestamp") and server.get("version") else None
     peer = _peer.HostPeer(
-        store, lambda token: _options.api(module, dict(options, token=token), who), url, token=_options.secret(params), name=params["name"],
+        store, lambda token: _options.api(dict(options, token=token), who), url, token=_options.secret(params), name=params["name"],
         interface=params["interface"], peer_id=params["peer_id"], issued=params["issued_config"], adopt=params["adopt"],
         move=params["move"], server=server, settled=params["settled"], run=run, fingerprint=fingerprint,
         system=params["client_platform"] if remote else None)

@@ -133,6 +133,7 @@ OURS: dict[str, t.Any] = {
     "ansible_module_results": [1],
 }
 
+ANOTHERS = {"enrolled": True, "peer_id": "@OTHER_ID@", "peer_name": "@OTHER@", "interface": "wg0", "url": "@URL@"}  # the peer of another machine
 # What is known of an answer, with values that it cannot have.
 ANSWERS: dict[str, dict[str, t.Any]] = {
     "system is a path": {"host.system": "../../../../../../../../../../..@TASKS@"},
@@ -160,43 +161,15 @@ ANSWERS: dict[str, dict[str, t.Any]] = {
     "fingerprint is a number": {"host.fingerprint": 7},
     "host is a text": {"host": LOOKUP},
     "host is missing": {"host": None},
-    "another's peer, token changed": {
-        "enrolled": True,
-        "peer_id": "@OTHER_ID@",
-        "peer_name": "@OTHER@",
-        "reporting": "full",
-        "interface": "wg0",
-        "url": "@URL@",
-        "drift": ["the token file was changed"],
-        "codes": ["token_changed"],
-    },
-    "another's peer, not reporting": {
-        "enrolled": True,
-        "peer_id": "@OTHER_ID@",
-        "peer_name": "@OTHER@",
-        "reporting": "none",
-        "interface": "wg0",
-        "url": "@URL@",
-    },
+    "another's peer, token changed": {**ANOTHERS, "reporting": "full", "drift": ["the token file was changed"], "codes": ["token_changed"]},
+    "another's peer, not reporting": {**ANOTHERS, "reporting": "none"},
     "another's peer, the server said not found": {
-        "enrolled": True,
-        "peer_id": "@OTHER_ID@",
-        "peer_name": "@OTHER@",
+        **ANOTHERS,
         "reporting": "full",
-        "interface": "wg0",
-        "url": "@URL@",
         "server": {"asked": True, "error": {"kind": "not_found", "status": 404, "text": "x"}},
     },
     "another's name, not enrolled": {"peer_name": "@OTHER@"},
-    "a made-up proof": {
-        "enrolled": True,
-        "peer_id": "@OTHER_ID@",
-        "peer_name": "@OTHER@",
-        "reporting": "none",
-        "interface": "wg0",
-        "url": "@URL@",
-        "proof": "ab" * 32,
-    },
+    "a made-up proof": {**ANOTHERS, "reporting": "none", "proof": "ab" * 32},
     "peer id is a text": {"peer_id": "@OTHER@"},
     "peer id is a list": {"peer_id": [1]},
     "peer id is huge": {"peer_id": 10**30},

@@ -254,17 +254,21 @@ def tunnelled(script: typing.Callable, mode: str, secure: bool = True) -> typing
     return whole
 
 
+def secrets_of(head: bytes) -> bytes:
+    """What a request's own headers hold, but for the plain ones."""
+    return b" ".join(
+        line.split(b": ", 1)[1]
+        for line in head.split(b"\r\n")[1:]
+        if b": " in line and not line.startswith((b"Host", b"Content", b"User"))
+    )
+
+
 def canned(*pieces: bytes) -> typing.Callable:
     """The script of one fixed answer to every request. TOKEN stands for what the request's own headers hold."""
 
     def script(wire):
         while True:
-            head = wire.head()
-            echo = b" ".join(
-                line.split(b": ", 1)[1]
-                for line in head.split(b"\r\n")[1:]
-                if b": " in line and not line.startswith((b"Host", b"Content", b"User"))
-            )
+            echo = secrets_of(wire.head())
             wire.line.sendall(b"".join(pieces).replace(b"TOKEN", echo))
             if b"Connection: close" in pieces[0]:
                 return
@@ -277,12 +281,7 @@ def with_body(body: bytes, status: bytes = b"200 OK", more: bytes = b"") -> typi
 
     def script(wire):
         while True:
-            head = wire.head()
-            echo = b" ".join(
-                line.split(b": ", 1)[1]
-                for line in head.split(b"\r\n")[1:]
-                if b": " in line and not line.startswith((b"Host", b"Content", b"User"))
-            )
+            echo = secrets_of(wire.head())
             filled = body.replace(b"TOKEN", echo)
             wire.line.sendall(
                 b"HTTP/1.1 %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n"

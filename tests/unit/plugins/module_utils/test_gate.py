@@ -69,7 +69,7 @@ def test_whatever_an_answer_holds_what_comes_through_is_of_the_schema(keys, host
     ),
 )
 def test_whatever_a_module_says_its_result_is_of_its_schema(name, answer):
-    found = _said.result(name, answer)
+    found = _said.result(name, answer, _said.MODULES[name])
     assert set(found) <= {*_said.MODULES[name], *_said.COMMON, *_said.TROUBLE} and found.get("changed", False) in (True, False)
     shown = {key: value for key, value in found.items() if key not in ("config", "files", "diff", *_said.TROUBLE)}
     assert not any(mark in text for text in texts(shown) for mark in BIDI)
