@@ -193,15 +193,7 @@ def parse(text, allow_hooks=False):
         line = line.split("#", 1)[0].strip(" \t")
         name, equals, value = (part.strip(" \t") for part in line.partition("="))
         if line.startswith("["):
-            section, target, seen = line.lower(), {}, set()
-            if section == "[interface]" and config.interface is None:
-                config.interface = target
-            elif section == "[peer]":
-                config.peers.append(target)
-            else:
-                reason = "a second [Interface]" if section == "[interface]" else "a section other than [Interface] and [Peer]"
-                raise ConfigError(reason, number)
-            section = section[1:-1]
+            (section, target), seen = _begun(config, line, number), set()
         elif line and (target is None or not equals):
             raise ConfigError("not KEY = VALUE in a section", number)
         elif line:
@@ -225,6 +217,18 @@ def parse(text, allow_hooks=False):
     if lines[-1]:
         raise ConfigError("the text is truncated: no line end after the last line", len(lines))
     return _complete(config)
+
+
+def _begun(config, line, number):
+    """(name, values) of the section that a line begins in a Config. Raises ConfigError."""
+    header, target = line.lower(), {}
+    if header == "[interface]" and config.interface is None:
+        config.interface = target
+    elif header == "[peer]":
+        config.peers.append(target)
+    else:
+        raise ConfigError("a second [Interface]" if header == "[interface]" else "a section other than [Interface] and [Peer]", number)
+    return header[1:-1], target
 
 
 def _complete(config):
