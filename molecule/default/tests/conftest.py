@@ -41,3 +41,13 @@ def restless(room):
     yield {"gatecontrol_heartbeat_interval": 5, "gatecontrol_sync_interval": 5}
     room.no_faults()
     room.play().ok()
+
+
+@pytest.fixture
+def quiet(room):
+    """No beat puts right what a test breaks before the play has seen it: the timer goes on, and what it starts does nothing."""
+    place = "/run/systemd/system/gatecontrol-beat.service.d"
+    room.everywhere("systemctl start gatecontrol-beat.service && mkdir -p %s && printf '[Unit]\\nConditionPathExists=/nowhere\\n' >%s/quiet.conf"
+                    " && systemctl daemon-reload" % (place, place))
+    yield
+    room.everywhere("rm -r %s; systemctl daemon-reload" % place)
