@@ -34,7 +34,7 @@ def test_examples_run_as_they_stand(room, tmp_path):
     room.play(limit=host, gatecontrol_state="absent").ok()
     names, run, seen = play("gatecontrol_agent")
     assert run.changed(host) == names
-    assert len(seen[0]) == 6 and seen[0][-1] == "enabled", seen[0]
+    assert len(seen[0]) == 7 and seen[0][-1] == "enabled", seen[0]
     assert not any("/" in line for line in seen[1]), seen[1]
     room.play(limit=host, gatecontrol_adopt=True).ok()
     assert not room.play(limit=host).ok().changed(host)

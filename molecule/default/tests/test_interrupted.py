@@ -9,7 +9,7 @@ from scenario import until
 # Where the controller's process is killed, one row for three hosts. Every task that changes a host is there, cut off in the middle and when
 # it is done; of apt's own work nothing, which goes on without the controller.
 CUTS = [
-    ("after Install packages with apt",),
+    ("after Install the packages",),
     ("during Install the agent", "after Install the agent", "during Have a peer"),
     ("after Have a peer", "during Read the config", "after Read the config"),
     ("during Run the tunnel", "after Run the tunnel", "during Run the heartbeat's timer"),

@@ -385,7 +385,7 @@ def test_what_is_refused_leaves_file_interface_and_key_alone(lab):
         assert after == seen, what
         assert not {"candidate.conf", "pending.json"} & set(host.root("ls /var/lib/gatecontrol").split()), what
         shown = host.show()
-        words = "the answer lacks config" if what == "empty" else "the server's config was refused and the tunnel left as it is"
+        words = "the answer has no valid config" if what == "empty" else "the server's config was refused and the tunnel left as it is"
         assert words in shown["error"]["text"], (what, shown["error"])
         assert "hook" not in host.root("ls /tmp") and host.root("wg show wg0 private-key").strip() != "(none)", what
         print(f"{what}: {play.error(host)}")

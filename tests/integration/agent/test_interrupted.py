@@ -83,8 +83,9 @@ def test_a_change_that_is_killed_at_any_moment_is_healed(gate, host, monkeypatch
         text, record = _enrollment.read_text(host.agent().config_path), host.store.load("enrollment")
         assert "PersistentKeepalive = %d" % (12 + number % 2) in text and record["file_hash"] == _enrollment.digest(text)
         assert record["hash"] == _enrollment.digest(host.store.text("issued"))
-        comparison = _drift.Comparison(host.agent(), {})
-        assert comparison.tunnel(host.agent().running())["action"] == "none" and comparison.drift == []
+        agent = host.agent()
+        comparison, beside = _drift.Comparison(agent, {}), agent.show()["beside_tunnel"]
+        assert comparison.tunnel(agent.running(), beside)["action"] == "none" and comparison.drift == beside == []
     left = list(pathlib.Path(host.root).rglob(".gatecontrol.*"))
     assert hits > KILLS / 3 and len(left) <= 1
 

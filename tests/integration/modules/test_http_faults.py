@@ -15,7 +15,7 @@ import pytest
 from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import inventory_loader
+from ansible.plugins.loader import cache_loader, inventory_loader
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
     _agent,
     _api,
@@ -179,7 +179,8 @@ def test_a_call_ends_in_time_says_what_it_is_and_tells_no_secret(stage, tmp_path
         "beat": functools.partial(beat, tmp_path, stage),
         "inventory": functools.partial(inventory, tmp_path, stage),
     }
-    inventory_loader.get("callmetechie.gatecontrol.gatecontrol")  # two threads cannot load it at once
+    for loader, name in ((inventory_loader, "callmetechie.gatecontrol.gatecontrol"), (cache_loader, "memory")):
+        loader.get(name)  # two threads cannot load a plugin at once
     wrong, limit = [], 1 if call == "inventory" else TIMEOUT
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         ended = dict(zip(part(call), pool.map(run, part(call))))

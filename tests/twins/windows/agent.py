@@ -74,7 +74,7 @@ class Comparison(_drift.Comparison):
             if text is None or _enrollment.digest(text) != digest:
                 self.drift.add("file_missing" if text is None else "file_changed", "%s %s" % (path, "is missing" if text is None else "differs"))
 
-    def tunnel(self, running):
+    def tunnel(self, running, beside):
         path = self.agent.config_path
         text = _enrollment.read_text(path)
         if text is None or _enrollment.digest(text) != self.agent.enrollment.get("file_hash"):
