@@ -293,14 +293,17 @@ def with_body(body: bytes, status: bytes = b"200 OK", more: bytes = b"") -> typi
 
 
 class Stage:
-    """Plays the situations: ``connect`` is a dial that knows them by their hosts' names."""
+    """Plays the situations: ``connect`` is a dial that knows them by their hosts' names.
+
+    ``played``: the names of those that somebody has connected to.
+    """
 
     def __init__(self, authority, situations):
         self.authority = authority
         self.situations = {situation.name: situation for situation in situations}
         self.context = authority.context(name="*.gate.test")
         self.door = socket.create_server(("127.0.0.1", 0), backlog=500)
-        self.callers = {}
+        self.callers, self.played = {}, set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def connect(self, host: str, _port: int, deadline: float) -> socket.socket:
@@ -318,7 +321,9 @@ class Stage:
             except OSError:
                 return
             connection.settimeout(ENDS)
-            threading.Thread(target=self._play, args=(connection, self.callers.pop(port)), daemon=True).start()
+            situation = self.callers.pop(port)
+            self.played.add(situation.name)
+            threading.Thread(target=self._play, args=(connection, situation), daemon=True).start()
 
     def _play(self, connection, situation) -> None:
         wire = Wire(connection, self.context)

@@ -24,6 +24,7 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
     _http,
     _line,
     _session,
+    _way,
 )
 from faulty import KEY, RAW, Stage
 from faulty_table import table
@@ -71,6 +72,7 @@ def stage(tmp_path_factory):
     made = Stage(Authority(tmp_path_factory.mktemp("authority")), SITUATIONS)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(_line, "dial", made.connect)
+        patched.setattr(_way.Way, "dial", lambda _way, *where: made.connect(*where))  # the agent's own
         yield made
     made.close()
 
@@ -167,6 +169,12 @@ def test_the_table_is_as_large_as_it_is_said_to_be():
     assert all(len(part(call)) >= 450 for call in RUNS) and set(played) == set(SITUATIONS) and min(played.values()) >= 5
 
 
+def test_every_call_is_in_the_table():
+    made_of_others = {"call", "peer_named"}
+    known = {name for kind in (_api.Api, _session.Admin) for name in dir(kind) if not name.startswith("_")}
+    assert {name for name in known if callable(getattr(_session.Admin, name))} - made_of_others == set(CALLS) - {"login"}
+
+
 @pytest.mark.parametrize("call", RUNS)
 def test_a_call_ends_in_time_says_what_it_is_and_tells_no_secret(stage, tmp_path, call):
     def run(situation):
@@ -182,6 +190,7 @@ def test_a_call_ends_in_time_says_what_it_is_and_tells_no_secret(stage, tmp_path
     for loader, name in ((inventory_loader, "callmetechie.gatecontrol.gatecontrol"), (cache_loader, "memory")):
         loader.get(name)  # two threads cannot load a plugin at once
     wrong, limit = [], 1 if call == "inventory" else TIMEOUT
+    stage.played.clear()
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         ended = dict(zip(part(call), pool.map(run, part(call))))
     late = [situation for situation, (seconds, _error) in ended.items() if seconds > limit + LATE]
@@ -191,3 +200,4 @@ def test_a_call_ends_in_time_says_what_it_is_and_tells_no_secret(stage, tmp_path
     for situation, (seconds, error) in ended.items():
         wrong += [f"{situation.name}: {one}" for one in complaints(situation, seconds, error, limit)]
     assert not wrong, "%d:\n%s" % (len(wrong), "\n".join(wrong[:40]))
+    assert stage.played >= {situation.name for situation in part(call)}, "situations that the call never met"
