@@ -26,15 +26,34 @@ def command(store, run, name, words, as_json=False):
         agent = _agent.Agent(store, run)
         if name in WORK:
             return WORK[name](agent, *words)
-        shown = agent.show() if name == "show" else agent.beat(now=name == "sync")
-        if name != "show":
-            publish(agent, shown)
+        shown = agent.show() if name == "show" else beaten(agent, name == "sync")
     except (_agent.AgentError, _observe.TunnelError, _services.ServiceError, _wgconf.ConfigError) as err:
         return 1, str(err)
     except OSError as err:
         return 1, "%s; %s" % (_beat.told(err), "run this as root" if os.geteuid() else "look into the path and its rights")
     failed = bool(shown["error"] and name != "show")
     return int(failed), json.dumps(shown, sort_keys=True) if as_json else described(shown)
+
+
+def beaten(agent, now):
+    """Make a beat; returns what it shows. Of one that ended early memory and metrics tell as well."""
+    try:
+        shown = agent.beat(now=now)
+    except (_agent.AgentError, _observe.TunnelError, OSError) as err:
+        if agent.reports:
+            _note_failure(agent, "file" if isinstance(err, OSError) else getattr(err, "kind", "tunnel"), _beat.told(err))
+        raise
+    publish(agent, shown)
+    return shown
+
+
+def _note_failure(agent, kind, text):
+    state = agent.memory()
+    state.update(last_try=agent.now(), failures=state.get("failures", 0) + 1, error={"kind": kind, "text": text})
+    with contextlib.suppress(_lock.Busy, OSError), agent.lock(_beat.MOMENT):
+        agent.store.save("state", state)
+    with contextlib.suppress(_agent.AgentError, _observe.TunnelError, OSError):  # the tunnel itself may be what cannot be looked at
+        publish(agent, agent.show(state, {"handshake_age": None, "rx_bytes": None, "tx_bytes": None, "beside_tunnel": None}))
 
 
 def _checked(agent):

@@ -407,6 +407,64 @@ def test_what_the_unit_cannot_read_is_drift_at_once(host):
     assert "beat_failing" in answer["codes"] and any("ca_path" in sentence or "/no/such/ca.pem" in sentence for sentence in answer["drift"]), answer["drift"]
 
 
+def test_a_unit_that_failed_is_drift_and_proven_anew(gate, host):
+    """Its process ended before it could say anything, such as in a sandbox that cannot be set up."""
+    host.install()
+    host.beat()
+    agent = host.agent()
+    plain = agent.services.show
+    agent.services.show = lambda units, names: {
+        unit: dict(values, ActiveState="failed") if unit == _agent.BEAT else values for unit, values in plain(units, names).items()}
+    answer = _drift.verify(agent, {"check": False})
+    assert answer["codes"] == ["beat_failing"] and "journalctl -u gatecontrol-beat" in answer["drift"][0]
+    host.started.clear()
+    assert not _install.set_timer(agent, True) and host.started == [_agent.BEAT]
+
+
+def no_room(host, monkeypatch):
+    return full(monkeypatch, "var/lib/gatecontrol"), "No space left on device", None
+
+
+def a_tool_that_fails(host, monkeypatch):
+    plain = host.run
+    host.run = lambda argv, stdin=None: (1, "", "Operation not permitted") if argv[0] == "wg" else plain(argv, stdin)
+    return lambda: setattr(host, "run", plain), "wg show wg0 dump failed: Operation not permitted", "beat_failing"
+
+
+def another_machine(host, monkeypatch):
+    path = pathlib.Path(host.root, "etc/machine-id")
+    own = path.read_text("ascii")
+    path.write_text("f" * 32 + "\n", encoding="ascii")
+    return lambda: path.write_text(own, encoding="ascii"), "is a clone of the one that enrolled", "clone"
+
+
+TROUBLES = [no_room, a_tool_that_fails, another_machine]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_beat_that_ends_early_is_told_too(gate, host, monkeypatch, tmp_path_factory, trouble):
+    """One that ends before it could ask the server, or could not remember what it said, is no success of the beat before."""
+    folder = tmp_path_factory.mktemp("textfile")
+    host.install(textfile=str(folder))
+
+    def told():
+        status, said = _cli.command(host.store, host.run, "beat", [])
+        text = (folder / "gatecontrol.prom").read_text(encoding="utf-8")
+        return status, said, [int(re.search(r"^gatecontrol_%s{.*} (\d+)$" % name, text, re.MULTILINE).group(1)) for name in ("beat_success", "failing_beats")]
+    assert told()[::2] == (0, [1, 0])
+    end, words, code = trouble(host, monkeypatch)
+    first, second = told(), told()
+    assert first[0] == second[0] == 1 and words in first[1] and first[2] == [0, 1]
+    if code:
+        assert words in host.store.load("state")["error"]["text"] and second[2] == [0, 2]
+        end()
+        agent = host.agent()
+        assert words in agent.show()["error"]["text"] and any(words in sentence for sentence in _drift.verify(agent, {"check": False})["drift"])
+    end()
+    assert told()[2] == [1, 0] and host.agent().show()["error"] is None
+    assert [found for found in _drift.verify(host.agent(), {"check": False})["codes"] if found in ("beat_failing", code)] == []
+
+
 # --- clocks and machines
 
 
