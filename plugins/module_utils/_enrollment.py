@@ -128,11 +128,11 @@ def _temporary(path):
 
 
 def _remove_half_written(path):
-    """Remove a file's temporary files whose writer was killed."""
+    """Remove a file's temporary files whose writer was killed; a time in the future is that of a clock which was put back since."""
     folder, begin = os.path.dirname(path), _temporary(path)
     try:
         for name in os.listdir(folder):
-            if name.startswith(begin) and time.time() - os.stat(os.path.join(folder, name)).st_mtime > ABANDONED:
+            if name.startswith(begin) and abs(time.time() - os.stat(os.path.join(folder, name)).st_mtime) > ABANDONED:
                 os.unlink(os.path.join(folder, name))
     except (FileNotFoundError, NotADirectoryError):
         return  # another writer was quicker
@@ -141,6 +141,8 @@ def _remove_half_written(path):
 def remove_file(path):
     """Remove a file and what a writer that was killed has left of it; True if there was the file."""
     _remove_half_written(path)
+    if not os.path.lexists(path):
+        return False  # a file system that cannot be written refuses to remove even what is not there
     try:
         os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -13,6 +13,7 @@ import random
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -313,14 +314,46 @@ def full(monkeypatch, folder: str, code: int = 28):
     return there.clear
 
 
-@pytest.mark.parametrize("code", [28, 30, 122])  # no space or inodes left, read-only, quota
-@pytest.mark.parametrize("folder", ["etc/gatecontrol", "var/lib/gatecontrol", "etc/wireguard"])
-@pytest.mark.parametrize("moment", ["before", "between"])
-def test_a_folder_that_cannot_be_written_heals_with_the_next_beats(gate, host, monkeypatch, folder, code, moment):
+@contextlib.contextmanager
+def disk(folder: pathlib.Path):
+    """Give a folder a small disk of its own; yields (spoil, mend): spoil("room" | "inodes" | "read-only") until mend()."""
+    if os.geteuid():
+        pytest.skip("NOT RUN: a small disk is mounted by root only")
+    kept = {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
+    mode, filler = folder.stat().st_mode & 0o777, []
+
+    def mount(*words):
+        subprocess.run(["mount", *words], check=True)
+
+    def spoil(how):
+        if how == "read-only":
+            mount("-o", "remount,ro", str(folder))
+            return
+        with pytest.raises(OSError, match="No space left on device"):
+            while True:
+                filler.append(folder / ("filler-%d" % len(filler)))
+                filler[-1].write_bytes(bytes(4096 if how == "room" else 0))
+
+    def mend():
+        mount("-o", "remount,rw", str(folder))
+        for path in filler:
+            path.unlink(missing_ok=True)
+    mount("-t", "tmpfs", "-o", "size=256k,nr_inodes=60,mode=%o" % mode, "none", str(folder))
+    try:
+        for name, (data, rights) in kept.items():
+            (folder / name).write_bytes(data)
+            (folder / name).chmod(rights)
+        yield spoil, mend
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def heals(gate, host, folder, moment, spoil):
+    """A config comes while nothing can be written to a folder; beats bring it once there is room. spoil(): begins that, returns (its words, its end)."""
     gate.peer("set", host.peer, persistent_keepalive=11)
     if moment == "between":
         host.agent().beat(now=True)
-    room = full(monkeypatch, folder, code)
+    words, room = spoil()
     for _minute in range(2):
         with contextlib.suppress(OSError):
             host.agent().beat(now=True)
@@ -329,9 +362,10 @@ def test_a_folder_that_cannot_be_written_heals_with_the_next_beats(gate, host, m
         host.pass_by(60)
     if moment == "between" and folder == "etc/gatecontrol":
         pending, verdict = host.store.load("pending"), host.store.load("verdict")
-        assert verdict["ok"] and os.strerror(code) in verdict["unrecorded"]
+        assert verdict["ok"] and words in verdict["unrecorded"]
         assert _change.confirm(host.store, pending["id"], 0, host.sleep, host.now)["unrecorded"] == verdict["unrecorded"]
     assert "wg0" in host.links
+    whole(host)
     room()
     for _minute in range(4):
         host.started.clear()
@@ -342,6 +376,39 @@ def test_a_folder_that_cannot_be_written_heals_with_the_next_beats(gate, host, m
     record, text = host.store.load("enrollment"), _enrollment.read_text(host.agent().config_path)
     assert host.store.load("pending") is None and "PersistentKeepalive = 11" in text and record["file_hash"] == _enrollment.digest(text)
     assert record["hash"] == _enrollment.digest(host.store.text("issued")) and host.agent().show()["error"] is None
+    assert not list(pathlib.Path(host.root).rglob(".gatecontrol.*")), "no half file"
+
+
+FOLDERS = pytest.mark.parametrize("folder", ["etc/gatecontrol", "var/lib/gatecontrol", "etc/wireguard"])
+MOMENTS = pytest.mark.parametrize("moment", ["before", "between"])
+
+
+@pytest.mark.parametrize("code", [28, 30, 122])  # no space or inodes left, read-only, quota
+@FOLDERS
+@MOMENTS
+def test_a_folder_that_cannot_be_written_heals_with_the_next_beats(gate, host, monkeypatch, folder, code, moment):
+    heals(gate, host, folder, moment, lambda: (os.strerror(code), full(monkeypatch, folder, code)))
+
+
+@pytest.mark.parametrize("how", ["room", "inodes", "read-only"])
+@FOLDERS
+@MOMENTS
+def test_a_real_disk_that_takes_nothing_heals_with_the_next_beats(gate, host, folder, how, moment):
+    with disk(pathlib.Path(host.root, folder)) as (spoil, mend):
+        heals(gate, host, folder, moment, lambda: spoil(how) or (os.strerror(30 if how == "read-only" else 28), mend))
+
+
+@pytest.mark.parametrize("folder", ["usr/local", "etc/systemd/system", "etc/gatecontrol"])
+@pytest.mark.parametrize("code", [28, 30])
+def test_an_installation_that_found_no_room_goes_on_where_it_ended(host, monkeypatch, folder, code):
+    room = full(monkeypatch, folder, code)
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))):
+        host.install()
+    whole(host)
+    room()
+    host.install()
+    assert host.installation().differences() == [] and _agent.TIMER in host.active
+    assert not list(pathlib.Path(host.root).rglob(".gatecontrol.*"))
 
 
 def test_a_change_whose_process_died_is_ended_by_the_next_beat(gate, host):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment
@@ -72,8 +73,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(store, mon
     assert store.text("token") == "old" and os.listdir(os.path.dirname(store.path("token"))) == ["token"]
 
 
+@pytest.mark.parametrize("ago", [61, 365 * 86400, -365 * 86400])
 @pytest.mark.parametrize("act", [lambda path: _enrollment.write_text(path, "new"), _enrollment.remove_file])
-def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path, monkeypatch, act):
+def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path, monkeypatch, act, ago):
     path = tmp_path / "wg0.conf"
 
     def killed(source, _target):
@@ -86,11 +88,23 @@ def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path
             _enrollment.write_text(str(path), "secret")
     monkeypatch.undo()
     old, young = tmp_path.iterdir()
-    os.utime(old, (0, 0))
+    os.utime(old, (time.time() - ago,) * 2)
     (tmp_path / ".gatecontrol.wg0.config.x").touch()
     os.utime(tmp_path / ".gatecontrol.wg0.config.x", (0, 0))
     act(str(path))
     assert {file.name for file in tmp_path.iterdir()} - {"wg0.conf"} == {young.name, ".gatecontrol.wg0.config.x"}
+
+
+def test_nothing_is_removed_where_nothing_is(tmp_path, monkeypatch):
+    """A file system that is read-only refuses that before it looks whether the file is there."""
+    def refused(path):
+        raise OSError(30, "Read-only file system", path)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    assert _enrollment.remove_file(str(tmp_path / "none")) is False and _enrollment.remove_file(str(tmp_path / "none/none")) is False
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(OSError, match="Read-only"):
+        _enrollment.remove_file(str(tmp_path / "link"))
 
 
 def test_mode_and_owner(tmp_path):
