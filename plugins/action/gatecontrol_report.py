@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _inside
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _inside, _play
 from ansible_collections.callmetechie.gatecontrol.plugins.modules import gatecontrol_report
 
 
@@ -15,4 +15,9 @@ class ActionModule(ActionBase):
     _supports_async = False
 
     def run(self, tmp=None, task_vars=None):
-        return dict(super().run(tmp, task_vars), **_inside.run(self, gatecontrol_report))
+        result = super().run(tmp, task_vars)
+        try:  # where it is written is a variable of the play's first host
+            _play.check_facts((task_vars or {}).get("inventory_hostname", ""), task_vars or {})
+        except _play.PlayError as err:
+            return dict(result, failed=True, msg=str(err), failure=err.failure)
+        return dict(result, **_inside.run(self, gatecontrol_report))

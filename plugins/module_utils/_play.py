@@ -28,6 +28,8 @@ _KEY = os.urandom(32)
 _MEMORY = mmap.mmap(-1, 1 << 24)  # anonymous and shared; the machine gives it no page that is not written
 _HEAD = 8 + 32  # length and SHA-256 of what follows
 OURS = re.compile(r"_*(ansible_)?_*gatecontrol_")  # names of variables that are the collection's
+# What Ansible says a host is called, and what else templates are made of; a fact of the same name stands above it.
+ANSIBLES = ("inventory_hostname", "inventory_hostname_short", "omit", "lookup", "query", "q", "now", "undef", "dict", "range", "namespace")
 
 
 class PlayError(Exception):
@@ -74,14 +76,15 @@ def check_strategy(play: t.Any) -> None:
 
 
 def foreign_facts(variables: t.Mapping) -> list[str]:
-    """Names of the collection's variables among the facts of a host: it has no business to set them, and facts stand above the inventory."""
-    return sorted(str(name) for name in variables.get("ansible_facts") or {} if OURS.match(str(name)))
+    """Names of the collection's variables and of Ansible's own among the facts of a host: it has no business to set them, and facts stand above them."""
+    return sorted(str(name) for name in variables.get("ansible_facts") or {} if OURS.match(str(name)) or str(name) in ANSIBLES)
 
 
 def check_facts(host: str, variables: t.Mapping) -> None:
-    """Raise PlayError where a host's facts name a variable of the collection's."""
+    """Raise PlayError where a host's facts name a variable of the collection's, or say that it is another host."""
     found = foreign_facts(variables)
     if found:
+        host = "this host" if "inventory_hostname" in found else host
         # The name is the host's own text.
         shown = "".join(character if character.isascii() and character.isprintable() else "?" for character in found[0])[:60]
         raise PlayError("the facts of %s set %s%s, which a host has no business to, and no secret was used for it; look at what that host answers, clear its "

@@ -5,6 +5,7 @@ import types
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_fleet as action_module
+from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_report
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _batch, _play
 
 from connections import Connection, action
@@ -182,8 +183,21 @@ def test_debug_is_linear_too():
     assert "asked" in run(strategy="debug", part="ask", hosts=[HOST])[1]
 
 
-@pytest.mark.parametrize("fact", ["gatecontrol_url", "gatecontrol_admin_user", "gatecontrol_ca_path", "__gatecontrol_fleet_state", "ansible_gatecontrol_proxy"])
+@pytest.mark.parametrize("fact", ["gatecontrol_url", "gatecontrol_admin_user", "gatecontrol_ca_path", "__gatecontrol_fleet_state", "ansible_gatecontrol_proxy",
+                                  "omit", "lookup"])
 @pytest.mark.parametrize("part", ["ask", "batch"])
 def test_facts_that_set_the_collection_s_variables_are_refused(settled, fact, part):
     _sent, result = run({"ansible_facts": {"distribution": "Debian", fact: "\x1b[31mx"}}, part=part, hosts=[HOST])
     assert result["failed"] and "web01" in result["msg"] and fact in result["msg"] and "\x1b" not in result["msg"] and settled[0] == []
+
+
+def test_a_host_whose_facts_say_that_it_is_another_is_refused_and_not_by_that_one_s_name(settled):
+    _sent, result = run({"ansible_facts": {"inventory_hostname": "web01"}}, part="ask", hosts=[HOST])
+    assert result["failed"] and "the facts of this host set inventory_hostname" in result["msg"] and "web01" not in result["msg"] and settled[0] == []
+
+
+@pytest.mark.parametrize("facts, written", [({"gatecontrol_report_dir": "x"}, False), ({"distribution": "Debian"}, True)])
+def test_a_host_has_no_say_in_where_a_report_is_written(tmp_path, facts, written):
+    asked = action(gatecontrol_report.ActionModule, Connection(), dir=str(tmp_path), report={"hosts": []}, page="x")
+    result = asked.run(task_vars={"inventory_hostname": "web01", "ansible_facts": facts})
+    assert result.get("failed", False) is not written and (tmp_path / "gatecontrol-report.html").exists() is written
