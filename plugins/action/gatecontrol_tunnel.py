@@ -79,7 +79,7 @@ class ActionModule(Gated):
         if verdict is None:
             result.update(failed=True, rolled_back=None, failure={"kind": "unreachable", "status": None},
                           msg="the host did not come back after the change of %s (%s); it restores its last good config by itself, look at it over "
-                              "another way" % (interface, trouble or "no verdict"))
+                              "another way" % (interface, _gate.clean(trouble or "no verdict", 300)))
         elif verdict.get("unrecorded"):
             result.update(failed=True, rolled_back=False, failure={"kind": "file", "status": None},
                           msg="the new config of %s is in use, but the host could not record that (%s); make room there, and the agent does it by itself"

@@ -113,6 +113,17 @@ def test_a_reset_that_fails_is_another_try(script, clock):
     assert not result.get("failed") and connection.resets == 3
 
 
+def test_what_a_connection_says_in_the_host_s_words_is_shown_clean(script, clock):
+    """An SSH server's banner stands in the error of a connection that could not be made."""
+    connection = Connection(script(line(GOOD)))
+
+    def reset():
+        raise action_module.AnsibleError("Failed to connect to the host via ssh: \x1b[2J\u202e\x07 go away\n" + "x" * 5000)
+    connection.reset = reset
+    _asked, result = change(connection, confirm_timeout=20)
+    assert result["failure"]["kind"] == "unreachable" and "go away" in result["msg"] and result["msg"].isprintable() and len(result["msg"]) < 600
+
+
 def test_a_change_that_was_rolled_back_fails_with_the_units_reason(script, clock):
     connection = Connection(script(line(BAD)))
     _asked, result = change(connection)
