@@ -48,6 +48,10 @@ class ActionModule(Gated):
             answer = self._ask_windows(wanted, task_vars)
         else:
             answer = self._ask_agent(wanted) or self._ask_module(wanted, task_vars)
+        if not answer.get("failed") and (answer["host"]["system"] == "windows") is not windows:
+            return dict(result, failed=True, failure={"kind": "answer", "status": None},
+                        msg="the host says that it runs %s, which is not how it was asked, and nothing was changed; if it is true, set gatecontrol_system=%s "
+                            "for it" % ((answer["host"]["system"],) * 2))
         if params["peers_token"] and answer.get("in_sync") and answer.get("reporting") == "none" and params["check"]:
             self._ask_server(params, wanted, answer, windows)
         result.update(answer)

@@ -10,6 +10,19 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _s
 from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils._gated import Gated
 
 
+def only_offered(execute: t.Callable[..., dict[str, t.Any]]) -> t.Callable[..., dict[str, t.Any]]:
+    """What runs a module for win_copy, which sends whatever files of the controller the host says it lacks: only those that the host was offered are left."""
+    def asked(*words: t.Any, **how: t.Any) -> dict[str, t.Any]:
+        answer, offered = execute(*words, **how), (how.get("module_args") or {}).get("files") or []
+        if "files" in answer:
+            lacking = [one.get("src") for one in answer["files"] if isinstance(one, dict)] if isinstance(answer["files"], list) else []
+            answer["files"] = [one for one in offered if one["src"] in lacking]
+        if "directories" in answer:
+            answer["directories"] = []  # of which the role copies none
+        return answer
+    return asked
+
+
 class ActionModule(Gated):
     """The module, or the action of its name with what the host says cut before that reads it."""
 
@@ -28,5 +41,6 @@ class ActionModule(Gated):
                            shared_loader_obj=self._shared_loader_obj)
         self._expected = None  # the action reads more of its modules than it returns
         inner._parse_returned_data = self._parse_returned_data
+        inner._execute_module = only_offered(inner._execute_module)
         result.update(_said.result(name.rpartition(".")[2], inner.run(task_vars=task_vars), fields))
         return result

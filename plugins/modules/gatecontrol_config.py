@@ -148,7 +148,8 @@ def issued_text(module, agent, known):
     copies = {_enrollment.digest(text): text for text in (agent.store.text("issued"), agent.store.text("offered")) if text is not None}
     if params["hash"] and params["hash"] in copies and not params["peer_id"]:
         return copies[params["hash"]]
-    options = _options.reach(params, agent.settings if params["files"] is None and agent.settings else agent.enrollment)
+    # What a host keeps has no say in what the controller asks in its place, and how.
+    options = _options.reach(params, None if params["files"] is not None else agent.settings or agent.enrollment)
     peer_id = params["peer_id"] or agent.enrollment.get("peer_id")
     if not peer_id:
         raise _api.ApiError("this host is not enrolled, so peer_id has to be given", "options")

@@ -241,7 +241,7 @@ def on_host(module):
     store, run = _options.store(params), _options.runner()
     before = store.load("enrollment") or {}
     settings = None if remote else store.load("settings")  # they say how the host itself reaches the server
-    options = _options.reach(params, settings or before)
+    options = _options.reach(params, None if remote else settings or before)  # what a host keeps has no say in what the controller asks, and how
     url = options["url"]
     fingerprint = params["machine_fingerprint"] if remote else _facts.machine_fingerprint(store.root, run)
     who = _options.identity(params, settings, fingerprint)

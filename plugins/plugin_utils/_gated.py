@@ -86,5 +86,6 @@ class Either(Thin):
             _batch.check(self, task_vars, alone=True)
         except _play.PlayError as err:
             return {"failed": True, "msg": str(err), "failure": err.failure}
-        package = "ansible_collections.callmetechie.gatecontrol.plugins.modules."
-        return _inside.run(self, importlib.import_module(package + self._task.action.rpartition(".")[2]))
+        name = self._task.action.rpartition(".")[2]
+        found = _inside.run(self, importlib.import_module("ansible_collections.callmetechie.gatecontrol.plugins.modules." + name))
+        return _said.result(name, found, _said.MODULES[name])  # the host's own files are read there, and told of

@@ -21,7 +21,7 @@ UNKNOWN = "UNKNOWN-KEY"
 class Attack(t.NamedTuple):
     """merge: keys for every answer, of agent and modules; answer: for the agent's alone (dotted for what lies deeper); result: for modules' alone;
     raw: a function of the agent's line and what is printed for it; module_raw: the same of a module's JSON; steady: whether the agent says that all is well,
-    and the module that stands in for it where raw is no answer.
+    and the module that stands in for it where raw is no answer; windows: whether the play takes the host for one that runs Windows.
     """
 
     merge: dict[str, t.Any] = {}
@@ -30,6 +30,7 @@ class Attack(t.NamedTuple):
     raw: t.Callable[[str], str] | None = None
     module_raw: t.Callable[[str], str] | None = None
     steady: bool = False
+    windows: bool = False
 
 
 # Variables of the play, of connections, of Ansible's own, that a fact would stand above.
@@ -279,16 +280,50 @@ MODULE_RAW: dict[str, t.Callable[[str], str]] = {
     "tags in a result": lambda text: with_key(text, json.dumps({"__ansible_type": "TrustedAsTemplate", "value": LOOKUP})),
 }
 
+# What a host is that says it runs Windows, and what it keeps as the controller reads it, which asks the server in its place.
+ON_WINDOWS = {"host.system": "windows", "host.distribution": "windows", "host.service_manager": "windows", "host.needs": []}
+ELSEWHERE = {"url": "@URL@", "proxy": "@EVIL@", "ca_path": "@SECRET@", "client_cert": "@SECRET@", "client_key": "@SECRET@", "validate_certs": False}
+
+
+def keeps(token: t.Any = None, **files: t.Any) -> dict[str, t.Any]:
+    """The result of PowerShell that tells the files of a host."""
+    return {"files": [], "directories": [], "result": {"changed": True, "token": token, "files": {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in files.items()}}}
+
+
+WINDOWS: dict[str, dict[str, t.Any]] = {
+    "nothing but what it is": keeps(),
+    "it lacks a file of the controller's": dict(keeps(), files=[{"src": "@SECRET@", "dest": "x", "checksum": "x"}]),
+    "it lacks two files of the controller's": dict(keeps(), files=[{"src": "@SECRET@", "dest": name} for name in "ab"]),
+    "it lacks a folder of the controller's": dict(keeps(), directories=[{"src": "@TASKS@", "dest": "x"}]),
+    "what it lacks is a text": dict(keeps(), files="@SECRET@", directories="@SECRET@"),
+    "its files name another way to the server": keeps(settings=ELSEWHERE, enrollment=dict(ELSEWHERE, peer_id=None)),
+    "its enrollment is another's, by another way": keeps(
+        "gc_" + "ee" * 48, enrollment=dict(ELSEWHERE, peer_id="@OTHER_ID@", peer_name="@OTHER@", interface="wg0", fingerprint="ab" * 32, reporting="full")),
+    "its enrollment has ANSI": keeps(enrollment={
+        "peer_id": 4, "peer_name": UNSEEN, "interface": UNSEEN, "url": UNSEEN, "fingerprint": UNSEEN, "reporting": "full"}),
+    "its enrollment lacks all": keeps(enrollment={"peer_id": LOOKUP}),
+    "its enrollment has other types": keeps(enrollment={"peer_id": [4], "peer_name": {}, "interface": 7, "url": [], "fingerprint": {}, "reporting": 1}),
+    "its files are deep": keeps(enrollment=deep(100000), settings=deep(100000), intent=deep(100000)),
+    "its token is a header": keeps("gc_x\r\nX-Evil: 1"),
+    "its files are templates": keeps(LOOKUP, settings=LOOKUP, enrollment=READ),
+}
+
 ATTACKS: dict[str, Attack] = {
     **{"fact " + name: Attack(merge={"ansible_facts": {name: value}}) for name, value in FACTS.items()},
     "all facts, and all is well": Attack(merge={"ansible_facts": FACTS}, steady=True),
     "many facts": Attack(merge={"ansible_facts": {"x%d" % number: UNKNOWN for number in range(5000)}}),
     "facts are a text": Attack(merge={"ansible_facts": LOOKUP}),
+    "facts name another host": Attack(merge={"ansible_facts": {"inventory_hostname": "honest2"}}),
+    "facts stand for what is left out": Attack(merge={"ansible_facts": {"omit": "@EVIL@"}}),
+    "facts stand for a lookup": Attack(merge={"ansible_facts": {"lookup": LOOKUP, "query": LOOKUP, "dict": LOOKUP}}),
     **{"key " + name: Attack(merge={name: value}) for name, value in OURS.items()},
     **{"answer: " + name: Attack(answer=keys) for name, keys in ANSWERS.items()},
     **{"output: " + name: Attack(raw=change, steady=True) for name, change in RAW.items()},
     **{"result: " + name: Attack(result=keys) for name, keys in RESULTS.items()},
     **{"module: " + name: Attack(module_raw=change) for name, change in MODULE_RAW.items()},
+    "a host of another system": Attack(answer=ON_WINDOWS, result=WINDOWS["it lacks a file of the controller's"]),
+    **{"windows: " + name: Attack(answer=ON_WINDOWS, result=keys, windows=True) for name, keys in WINDOWS.items()},
 }
 
 
@@ -296,11 +331,13 @@ def together(names: t.Iterable[str]) -> Attack:
     """Several attacks of one host: those that add keys to every answer."""
     facts: dict[str, t.Any] = {}
     keys: dict[str, t.Any] = {}
-    first = ATTACKS[next(iter(names))]
+    names = list(names)
+    if len(names) == 1:
+        return ATTACKS[names[0]]
     for name in names:
         facts.update(ATTACKS[name].merge.get("ansible_facts") or {})
         keys.update(ATTACKS[name].merge)
-    return first if keys == first.merge else Attack(merge=dict(keys, **({"ansible_facts": facts} if facts else {})))
+    return Attack(merge=dict(keys, **({"ansible_facts": facts} if facts else {})))
 
 
 def hosts() -> dict[str, list[str]]:

@@ -103,8 +103,11 @@ class Lab:
     def inventory(self, **variables: t.Any) -> pathlib.Path:
         """An inventory of all hosts, over the stand-in connection."""
         path = self.place / "inventory.yml"
+        windows = {"gatecontrol_system": "windows", "ansible_shell_type": "powershell", "gatecontrol_allow_full_tunnel": True}
         path.write_text(yaml.safe_dump({"all": {
-            "hosts": {name: {} for name in self.hosts}, "vars": dict({
+            "hosts": {name: dict(windows if any(attacks.ATTACKS[one].windows for one in names) else {}, hostile_host=name)
+                      for name, names in self.hosts.items()},
+            "vars": dict({
                 "ansible_connection": "hostile", "ansible_python_interpreter": "/usr/bin/python3", "ansible_pipelining": True,
                 "gatecontrol_url": self.server.url,
                 "gatecontrol_admin_user": "admin", "gatecontrol_admin_password": PASSWORD, "gatecontrol_max_wait": 5}, **variables)}}), encoding="utf-8")
@@ -128,7 +131,7 @@ class Lab:
             env=dict(
                 dict(
                     known,
-                    ANSIBLE_COLLECTIONS_PATH=str(collection.link()),
+                    ANSIBLE_COLLECTIONS_PATH="%s:%s" % (collection.link(), CHECKOUT / ".venv/windows"),
                     ANSIBLE_CONNECTION_PLUGINS=str(HERE / "plugins/connection"),
                     ANSIBLE_CALLBACK_PLUGINS=str(HERE / "plugins/callback"),
                     ANSIBLE_CALLBACKS_ENABLED="hostile_vars",
@@ -155,16 +158,23 @@ class Lab:
     def logins(self) -> int:
         return len([entry for entry in self.server.log() if entry.get("method") == "POST" and entry["path"].endswith("/login")])
 
-    def harm(self, done: subprocess.CompletedProcess) -> list[str]:
-        """All that an attacker has gained, in sentences; none if nothing."""
+    def harm(self, done: subprocess.CompletedProcess, gathered: bool = False) -> list[str]:
+        """All that an attacker has gained, in sentences; none if nothing.
+
+        gathered: whether Ansible itself gathered facts in this play, which it keeps for that host and shows as they are.
+        """
         found = ["the controller ran or included %s" % path.name for path in sorted((self.place / "canaries").iterdir())]
         found += ["the trap was asked: %.60r" % words for words in self.trap.seen]
         if self.others() != self.before:
             found.append("the peer of another machine, or its tokens, are not what they were")
         if self.logins() > 1:
             found.append("%d logins" % self.logins())
-        found += self._shown(done) + self._held() + self._given()
-        return found
+        held = self._held()
+        if gathered:
+            found += [one for one in held if not self.hosts.get(one.split()[0])]
+        else:
+            found += self._shown(done) + held
+        return found + self._given()
 
     def _shown(self, done: subprocess.CompletedProcess) -> list[str]:
         """Secrets and control characters in what was printed and logged."""

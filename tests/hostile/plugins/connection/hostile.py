@@ -11,7 +11,7 @@ options:
     description: The host that this is.
     type: str
     vars:
-      - name: inventory_hostname
+      - name: hostile_host
 extends_documentation_fragment:
   - connection_pipelining
 """
@@ -29,7 +29,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 import attacks  # noqa: E402
 
-MODULE = re.compile(rb"ansible(?:_collections\.callmetechie\.gatecontrol\.plugins)?\.modules\.(\w+)")
+MODULE = re.compile(rb"ansible(?:_collections\.(?:callmetechie\.gatecontrol|ansible\.windows)\.plugins)?\.modules\.(\w+)")
 TOKEN = re.compile(r"gc_[0-9a-f]{96}")
 
 
@@ -63,7 +63,8 @@ class Connection(ConnectionBase):
         names = self.lab["hosts"].get(self.name)
         self.attack = attacks.together(names) if names else attacks.Attack()
         text = cmd if isinstance(cmd, str) else cmd.decode()
-        kind, answer = self._answer(text, in_data or b"")
+        spoken = re.search(r"-EncodedCommand ([A-Za-z0-9+/=]+)", text)
+        kind, answer = self._answer(base64.b64decode(spoken[1]).decode("utf-16-le") if spoken else text, in_data or b"")
         self._note(kind, text.encode() + (in_data or b""))
         marks = dict(self.lab["marks"], CANARY="%s/%s" % (self.lab["canaries"], self.name))
         answer = answer.replace('"@OTHER_ID@"', str(self.lab["other_id"]))
@@ -90,6 +91,8 @@ class Connection(ConnectionBase):
         if " confirm " in cmd:
             verdict = {"id": "7", "ok": True, "reason": None}
             return "confirm", attacks.agent_says(self.attack._replace(answer={}), verdict, self.lab["marker"])
+        if " change " in cmd:
+            return "change", attacks.agent_says(self.attack._replace(answer={}), dict(self._result("gatecontrol_tunnel"), armed=None), self.lab["marker"])
         found = MODULE.findall(in_data)
         name = found[-1].decode() if found else None
         if name:

@@ -7,7 +7,8 @@ import types
 
 import pytest
 from ansible.plugins.loader import become_loader
-from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_config, gatecontrol_host_info, gatecontrol_peer, gatecontrol_tunnel
+from ansible_collections.callmetechie.gatecontrol.plugins.action import (
+    gatecontrol_config, gatecontrol_host_info, gatecontrol_peer, gatecontrol_tunnel, gatecontrol_windows)
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify, _windows
 
 import connections
@@ -15,6 +16,7 @@ from connections import Connection, action
 
 ANSWER = dict(connections.ANSWER, host=dict(connections.ANSWER["host"], system="windows", distribution="windows", service_manager="windows"))
 WINDOWS = {"gatecontrol_system": "windows"}
+OFFERED = {"src": "/here/agent.ps1", "dest": "gatecontrol_agent.ps1", "checksum": "x"}
 
 
 class Windows(Connection):
@@ -71,6 +73,22 @@ def test_a_host_that_says_it_is_another_is_not_asked_so():
     connection = Windows(None)
     asked, _result = ask(connection, {"gatecontrol_system": "linux"}, sent=connections.ANSWER)
     assert asked.sent[0][0] == "callmetechie.gatecontrol.gatecontrol_host_info"
+
+
+@pytest.mark.parametrize("task_vars, system", [({"gatecontrol_system": "linux"}, "windows"), (WINDOWS, "linux")])
+def test_a_host_that_says_it_is_another_than_it_was_asked_as_is_refused(task_vars, system):
+    """What runs Windows is sent files by another collection's code, and the controller asks the server in its place."""
+    said = dict(ANSWER, host=dict(ANSWER["host"], system=system))
+    _asked, result = ask(Windows(said), task_vars, sent=dict(said, changed=False))
+    assert result["failed"] and "gatecontrol_system=" + system in result["msg"] and "host" not in result
+
+
+@pytest.mark.parametrize("lacking, sent", [
+    ([{"src": "/etc/shadow", "dest": "x"}], []), ([{"src": "/here/agent.ps1", "dest": "y"}], [OFFERED]), ("/etc/shadow", []), ([None, {}, {"src": {}}], []),
+    ([OFFERED, {"src": "/etc/shadow", "dest": "x"}], [OFFERED])], ids=["another", "ours", "text", "types", "both"])
+def test_a_host_is_sent_no_file_that_it_was_not_offered(lacking, sent):
+    asked = gatecontrol_windows.only_offered(lambda **how: {"files": lacking, "directories": [{"src": "/etc"}], "changed": True})
+    assert asked(module_name="ansible.windows.win_copy", module_args={"files": [OFFERED]}) == {"files": sent, "directories": [], "changed": True}
 
 
 @pytest.mark.parametrize("answer", [None, dict(ANSWER, version="0.9.0")])
