@@ -15,6 +15,7 @@ import tempfile
 import time
 
 ABANDONED = 60  # seconds; a write takes milliseconds
+HALF = ".gatecontrol."  # begins the names of files that are being written, which the file's own name follows
 # What an enrollment is lies in /etc; what the agent learns and needs for a change lies in /var/lib, the only
 # place its hardened unit may write to.
 ETC = "etc/gatecontrol"
@@ -96,13 +97,13 @@ def _single(pairs):
 def write_text(path, text, mode=0o600, owner=None, group=None):
     """Write a whole file or nothing: temporary file in the same directory, fsync, rename; the directory is made 0700 if missing.
 
-    owner, group: numeric ids or None. What a writer that was killed has left goes too. Raises OSError.
+    owner, group: numeric ids or None. What writers that were killed have left in the directory goes too. Raises OSError.
     """
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         os.makedirs(folder, 0o700)
-    _remove_half_written(path)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_temporary(path))
+    _remove_half_written(folder)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix="%s%s." % (HALF, os.path.basename(path)))
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(text.encode("utf-8", "surrogateescape"))
@@ -122,25 +123,19 @@ def write_text(path, text, mode=0o600, owner=None, group=None):
         os.close(folder_handle)
 
 
-def _temporary(path):
-    """How the names of a file's temporary files begin."""
-    return ".gatecontrol.%s." % os.path.basename(path)
-
-
-def _remove_half_written(path):
-    """Remove a file's temporary files whose writer was killed; a time in the future is that of a clock which was put back since."""
-    folder, begin = os.path.dirname(path), _temporary(path)
+def _remove_half_written(folder):
+    """Remove the temporary files whose writer was killed; a time in the future is that of a clock which was put back since."""
     try:
         for name in os.listdir(folder):
-            if name.startswith(begin) and abs(time.time() - os.stat(os.path.join(folder, name)).st_mtime) > ABANDONED:
+            if name.startswith(HALF) and abs(time.time() - os.stat(os.path.join(folder, name)).st_mtime) > ABANDONED:
                 os.unlink(os.path.join(folder, name))
     except (FileNotFoundError, NotADirectoryError):
         return  # another writer was quicker
 
 
 def remove_file(path):
-    """Remove a file and what a writer that was killed has left of it; True if there was the file."""
-    _remove_half_written(path)
+    """Remove a file and what writers that were killed have left beside it; True if there was the file."""
+    _remove_half_written(os.path.dirname(path))
     if not os.path.lexists(path):
         return False  # a file system that cannot be written refuses to remove even what is not there
     try:

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An enrollment that is killed at any moment: one run more heals it, and the server has one peer for the host."""
+"""Enrollment, rotation and retirement that are killed at any moment: one run more heals, with no second peer, no half file and no token that is left."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import signal
 import time
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _enrollment, _play, _proof, _session
 
-KILLS = int(os.environ.get("GATECONTROL_KILLS", "30"))
+KILLS = int(os.environ.get("GATECONTROL_KILLS", "60"))
+ADMIN = {"admin_user": "admin", "admin_password": "LoopbackTest123!"}
 
 
 def killed(work, seconds: float) -> bool:
@@ -57,3 +58,81 @@ def test_an_enrollment_that_is_killed_at_any_moment_is_healed_by_one_run_more(ga
         again = host.ok("peer", url=gate.url, name=name)
         assert not again["changed"] and len(gate.peers(name)) == 1
     assert hits > KILLS / 4
+
+
+class Life:
+    """A host and its controller, which has the administrator's login: what the role's tasks do, one module after the other."""
+
+    def __init__(self, gate, controller, host):
+        self.gate, self.controller, self.host, self.name = gate, controller, host, gate.name("life")
+
+    def ask(self, state, keys=False, **more):
+        """The controller's part; what it says of the host."""
+        who = dict(more, host=self.name, name=self.name, peer_id=(self.host.record or {}).get("peer_id"),
+                   proof=_proof.of_host(self.host.store, str(self.host.root / "etc/wireguard/wg0.conf"), _play.CHALLENGE))
+        return self.controller.ok("fleet", url=self.gate.url, hosts=[who], state=state, keys=keys, **ADMIN)["hosts"][self.name]
+
+    def take(self, got):
+        """The host takes over what the controller has made for it."""
+        taken = self.host.ok("peer", url=self.gate.url, token=got["token"], peer_id=got["peer"]["id"], name=self.name, adopt=True)
+        self.host.ok("config", url=self.gate.url, hash=taken["hash"], stage=True)
+
+    def enroll(self):
+        if self.host.record is not None:
+            self.host.ok("config", url=self.gate.url, hash=_enrollment.digest(self.host.store.text("offered")), stage=True)
+            return
+        got = self.ask("present")
+        if "a client token of its was used" in got.get("msg", ""):
+            # Killed between its first request and the file that keeps the answer: nothing proves whose the peer is, and the user is asked.
+            assert got["failure"]["kind"] == "not_ours" and self.host.store.text("offered") is None
+            got = self.ask("present", adopt=True)
+        self.take(got)
+
+    def rotate(self, keys):
+        got = self.ask("rotated", keys)
+        self.take(got)
+        self.ask("confirmed", token_id=got["token_id"])
+
+    def retire(self):
+        self.ask("absent")
+        self.host.ok("agent", state="absent")
+
+    def left(self):
+        """(peers, tokens) that the server has for it."""
+        admin, _user = _session.administrator(dict(ADMIN, session=None, token_user=None), {"url": self.gate.url})
+        return self.gate.peers(self.name), [token["peer_id"] for token in admin.tokens() if self.name in token["name"].split()]
+
+    def is_whole(self):
+        (peer,), tokens = self.left()
+        assert peer["name"] == self.name and tokens == [peer["id"]] == [self.host.record["peer_id"]]
+        assert not self.host.ok("peer", url=self.gate.url, name=self.name)["changed"]
+        assert self.host.record["token_digest"] == _enrollment.digest(self.host.store.text("token").strip())
+
+
+WORKS = {"enroll": Life.enroll, "token": lambda life: life.rotate(False), "keys": lambda life: life.rotate(True), "retire": Life.retire}
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_what_the_controller_does_with_a_host_may_be_killed_at_any_moment(gates, new_host, monkeypatch, work):
+    monkeypatch.setattr(_enrollment, "ABANDONED", 0)
+    gate, chance, hits, whole = gates("1.118.2", "--login-limit", "1000"), random.Random(work), 0, None
+    for _number in range(KILLS // 2 + 1):
+        life = Life(gate, new_host(), new_host())
+        if work != "enroll":
+            life.enroll()
+        if whole is None:
+            start = time.monotonic()
+            WORKS[work](life)
+            whole = time.monotonic() - start
+        else:
+            hits += killed(lambda life=life: WORKS[work](life), chance.random() * whole)
+        for path in life.host.root.rglob("*.json"):
+            assert isinstance(json.loads(path.read_text(encoding="utf-8")), dict), path
+        WORKS[work](life)
+        if work == "retire":
+            assert life.left() == ([], []) and life.host.files() == {}
+        else:
+            life.is_whole()
+            assert not list(life.host.root.rglob(".gatecontrol.*"))
+            life.retire()
+    assert hits > KILLS / 6

@@ -89,10 +89,11 @@ def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path
     monkeypatch.undo()
     old, young = tmp_path.iterdir()
     os.utime(old, (time.time() - ago,) * 2)
-    (tmp_path / ".gatecontrol.wg0.config.x").touch()
-    os.utime(tmp_path / ".gatecontrol.wg0.config.x", (0, 0))
+    for name in (".gatecontrol.wg1.conf.x", ".gatecontrolled"):  # of another file, and somebody's own
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
     act(str(path))
-    assert {file.name for file in tmp_path.iterdir()} - {"wg0.conf"} == {young.name, ".gatecontrol.wg0.config.x"}
+    assert {file.name for file in tmp_path.iterdir()} - {"wg0.conf"} == {young.name, ".gatecontrolled"}
 
 
 def test_nothing_is_removed_where_nothing_is(tmp_path, monkeypatch):
