@@ -115,7 +115,8 @@ class Fleet:
         known = self._known()
         own, refused = self._looked(hosts, known.own)
         refused.update(_whose.doubles(hosts))
-        new = [name for name, peer in own.items() if keys and len(known.pair(peer)) == 1 and name not in refused]
+        by = {host["host"]: host for host in hosts}
+        new = [name for name, peer in own.items() if keys and len(known.pair(by[name], peer)) == 1 and name not in refused]
         refused.update(self._beyond_licence(new, len(known.all)))
         return self._each(hosts, lambda host, dry: self._second(host, own[host["host"]], known, keys, dry), refused, check_mode)
 
@@ -130,7 +131,7 @@ class Fleet:
     def _known(self, tokens=True):
         """The server's peers and, where they matter and can be seen, its tokens."""
         try:
-            return _whose.Peers(list(self.api.peers()), self.api.tokens() if self.user and tokens else [], self.expected, self.notes["made"],
+            return _whose.Peers(list(self.api.peers()), (self.api.tokens() if self.user else []) if tokens else None, self.expected, self.notes["made"],
                                 self.notes["given"], self.now())
         except _api.ApiError as err:
             if err.kind != "rate_limited":
@@ -271,7 +272,7 @@ class Fleet:
 
     def _second(self, host, own, known, keys, check_mode):
         name, peer, requests = own["name"].removesuffix(ROTATED), own, 1
-        pair = known.pair(own)
+        pair = known.pair(host, own)
         if keys and own is pair[-1]:  # the host works with the first one, or there is no second one yet
             if len(pair) == 1 and own["name"] != name and name in known.named:
                 raise known.refusal(host, known.named[name])
@@ -285,7 +286,7 @@ class Fleet:
             return dict(result, requests=requests)
         made = self._mint(token_name(name, host["host"]), peer["id"], own.get("expires_at"))
         self.notes["rotated"][host["host"]] = {"peer_id": peer["id"], "token_id": made["token_id"]}
-        self.notes["given"][str(peer["id"])] = host["host"]
+        self.notes["given"].update({str(one["id"]): host["host"] for one in (own, peer)})
         return dict(result, **made)
 
     def _successor(self, own, second, name, check_mode):
@@ -302,7 +303,7 @@ class Fleet:
 
     def _settled(self, host, known, check_mode):
         own = known.own(host)
-        before = [peer for peer in known.pair(own) if peer is not own]
+        before = [peer for peer in known.pair(host, own) if peer is not own]
         numbers = [peer["id"] for peer in before]
         old = [token for token in known.tokens if token.get("peer_id") in numbers
                or token.get("peer_id") == own["id"] and host.get("token_id") and token["id"] != host["token_id"]]

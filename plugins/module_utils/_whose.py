@@ -43,8 +43,8 @@ def is_minted(token: Record, name: str) -> bool:
 class Peers:
     """The server's peers, and which of them hosts may have.
 
-    peers: the server's list. tokens: those of the administrator's list, [] where it was not read. expected: public key -> the proof that a host gives which
-    has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}.
+    peers: the server's list. tokens: those of the administrator's list, [] where it cannot be read, None where it was not. expected: public key -> the
+    proof that a host gives which has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}.
     now: seconds since 1970.
     A host's word for its number, its name and its machine id counts for nothing. A host's own peer is one
     - whose private key it has proven to have (proof), or that the server knows its client token to be bound to (bound),
@@ -52,15 +52,16 @@ class Peers:
     - that the user says is its (adopt; word where the peer itself was named).
     """
 
-    def __init__(self, peers: list[Record], tokens: list[Record], expected: t.Callable[[str], str | None], made: dict[str, int], given: dict[str, str],
+    def __init__(self, peers: list[Record], tokens: list[Record] | None, expected: t.Callable[[str], str | None], made: dict[str, int], given: dict[str, str],
                  now: float):
-        self.all, self.tokens, self.expected, self.made, self.given, self.now = peers, tokens, expected, made, given, now
+        self.all, self.tokens, self.expected, self.made, self.given, self.now = peers, tokens or [], expected, made, given, now
+        self.pairs = tokens is not None
         self.named = {peer["name"]: peer for peer in peers}
         self.numbered = {peer["id"]: peer for peer in peers}
 
     def proves(self, host: Record, peer: Record) -> bool:
         """Whether a peer is the host's without the user's word. Of a rotation that was cut off, either peer stands for both."""
-        return any(self._proves(host, one) for one in self.pair(peer))
+        return any(self._proves(host, one) for one in self.pair(host, peer))
 
     def _proves(self, host: Record, peer: Record) -> bool:
         if peer["id"] in (host.get("bound"), self.made.get(host["host"])) or self.given.get(str(peer["id"])) == host["host"]:
@@ -72,11 +73,19 @@ class Peers:
         """Whether a peer is the host's, by proof or by the user's word."""
         return bool(host.get("adopt") or host.get("word")) or self.proves(host, peer)
 
-    def pair(self, peer: Record) -> list[Record]:
-        """A peer and the other one of its rotation. The second one of a rotation is the newer: a host that registers as NAME.pre-rotation is no part of one."""
+    def pair(self, host: Record, peer: Record) -> list[Record]:
+        """A peer and the other one of its rotation, newest first, where both are of one host as far as can be told.
+
+        The names alone tell nothing: a host may call itself NAME.pre-rotation, or NAME while the rotation of another one is cut off. Of a rotation each
+        has a token that was minted for this host, is proven, or is nobody's yet; and the second one is the newer.
+        """
         stem = peer["name"].removesuffix(ROTATED)
         first, second = self.named.get(stem + ROTATED), self.named.get(stem)
-        return [second, first] if first and second and second["id"] > first["id"] else [peer]
+        if not self.pairs or not first or not second or second["id"] < first["id"]:
+            return [peer]
+        minted = {token.get("peer_id") for token in self.tokens if token["name"] == token_name(stem, host["host"])}
+        one = all(found["id"] in minted or self._proves(host, found) or not self.taken(host, found) for found in (first, second))
+        return [second, first] if one else [peer]
 
     def used(self, peer: Record) -> str | None:
         """What tells that a machine has used a peer, None for nothing. A server that was started anew may have forgotten any one of these."""
@@ -142,6 +151,9 @@ class Peers:
             found = self.named.get(name) or own
             if claimed and claimed is not found and not host.get("adopt"):
                 raise self.refusal(host, claimed)
+            if not found and name.endswith(ROTATED) and not host.get("adopt"):
+                raise _peer.PeerError("no peer was made for %s: its name %s ends as that of a peer does which a rotation replaces; set gatecontrol_name"
+                                      % (host["host"], name), "not_ours")
         if found:
             self.check_given(host, found)
             if not self.owns(host, found) and self.taken(host, found):
@@ -157,7 +169,7 @@ class Peers:
         if not self.owns(host, peer) and (number or self.taken(host, peer)):
             raise self.refusal(host, peer)
         stem = peer["name"].removesuffix(ROTATED)
-        names = (stem, stem + ROTATED) if host.get("word") else tuple(one["name"] for one in self.pair(peer))
+        names = (stem, stem + ROTATED) if host.get("word") else tuple(one["name"] for one in self.pair(host, peer))
         return [one for one in self.all if one["name"] in names]
 
 

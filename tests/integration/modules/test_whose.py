@@ -165,13 +165,46 @@ def test_a_name_that_looks_like_a_rotation_s_first_peer_does_not_take_the_real_o
     name, host = gate.name("laptop"), new_host()
     run()({"host": "laptop", "name": name})
     gate.set(name, total_rx=9)
-    got = run()({"host": "evil", "name": name + ".pre-rotation"})["evil"]
+    got = run()({"host": "evil", "name": name + ".pre-rotation", "adopt": True})["evil"]
     proof = enroll(gate, new_host, got, host, name + ".pre-rotation")
     evil = {"host": "evil", "name": name + ".pre-rotation", "peer_id": got["peer"]["id"], "proof": proof}
     real = [peer for peer in gate.peers(name) if peer["name"] == name]
     if "token" in got:
         assert run().kind(evil, state="rotated", keys=True) == "not_ours"
     assert run()(evil, state="absent")["evil"]["deleted"] and gate.peers(name) == real
+
+
+@pytest.mark.parametrize("used", [{}, {"total_rx": 9}], ids=["new", "used"])
+@pytest.mark.parametrize("ending", [".pre-rotation", ""], ids=["first", "second"])
+def test_a_name_of_a_rotation_that_was_taken_beforehand_does_not_take_the_other_peer_along(server, new_host, ending, used):
+    """A host calls itself NAME.pre-rotation before there is a NAME, or NAME while the rotation of another one is cut off; its own token may do so, too."""
+    gate, run = server
+    if not used and "admin_user" not in run().how:
+        return  # without the list of tokens a peer that nobody has used is whoever's calls itself so
+    name = gate.name("laptop")
+
+    def enrolled(inventory_name, peer_name, **word):
+        got = run()({"host": inventory_name, "name": peer_name, **word})[inventory_name]
+        proof = enroll(gate, new_host, got, new_host(), peer_name)
+        gate.set(peer_name, **used)
+        return {"host": inventory_name, "name": peer_name, "peer_id": got["peer"]["id"], "enrolled_as": peer_name, "proof": proof}
+    if ending:
+        assert run().kind({"host": "evil", "name": name + ending}) == "not_ours"
+        evil, victim = enrolled("evil", name + ending, adopt=True), enrolled("laptop", name)
+    else:
+        victim = enrolled("laptop", name)
+        gate.set(name, name=name + ".pre-rotation")
+        evil = enrolled("evil", name)
+    number = victim["peer_id"]
+    real = [peer for peer in gate.peers(name) if peer["id"] == number]
+    for claim in ({"peer_id": number}, {"wanted_id": number}, {"peer_id": number, "name": real[0]["name"], "enrolled_as": real[0]["name"]}):
+        got = run()(dict(evil, **claim))["evil"]
+        assert got.get("peer", {}).get("id") != number and "token" not in got and "config" not in got, claim
+    for state in ("kept", "rotated", "confirmed", "absent"):
+        for claim in ({"peer_id": number}, {}) if "admin_user" in run().how or state in ("kept", "absent") else ():
+            got = run()(dict(evil, **claim, tags=["evil"]), state=state, keys=True)["evil"]
+            assert (got.get("peer") or {}).get("id") != number, (state, claim)
+            assert [peer for peer in gate.peers(name) if peer["id"] == number] == real, (state, claim)
 
 
 def test_one_run_gives_a_peer_to_one_host_only(server, new_host):
