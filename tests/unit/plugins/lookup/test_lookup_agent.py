@@ -13,7 +13,7 @@ from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar, trust_as_template
 
 from ansible_collections.callmetechie.gatecontrol.plugins.lookup import gatecontrol_agent
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options, _peer
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _options, _pace, _peer
 
 ROLE = pathlib.Path(__file__).resolve().parents[4] / "roles/gatecontrol"
 DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text("utf-8"))
@@ -91,6 +91,24 @@ def test_units_hold_the_host_s_own_values():
             parsed = configparser.RawConfigParser(strict=False, delimiters=("=",))
             parsed.read_string(text)
             assert parsed.sections()
+
+
+@pytest.mark.parametrize("folder, word", [
+    ("/srv/my metrics", '"-/srv/my metrics"'), ("/srv/100%", "-/srv/100%%"), ('/srv/a"b', '"-/srv/a\\"b"'), ("/srv/a\\b c", '"-/srv/a\\\\b c"')])
+def test_a_path_is_one_word_of_a_unit(folder, word):
+    units, = asked("units", gatecontrol_textfile_dir=folder)
+    assert "ReadWritePaths=%s\n" % word in units[SYSTEMD + "beat.service"]
+
+
+@pytest.mark.parametrize("timeout", [None, 5, 40, 600])
+def test_every_unit_that_runs_as_root_has_an_end(timeout):
+    units, = asked("units", **({} if timeout is None else {"gatecontrol_confirm_timeout": timeout}))
+    services = {path: text for path, text in units.items() if path.endswith(".service")}
+    ends = {path[len(SYSTEMD):]: [int(number) for number in re.findall(r"^TimeoutStartSec=(\d+)$", text, re.MULTILINE)] for path, text in services.items()}
+    assert set(ends) == {"apply.service", "beat.service", "recover.service", "repair.service"} and all(len(found) == 1 for found in ends.values())
+    assert ends["apply.service"][0] >= _pace.longest(timeout or 40) and ends["recover.service"][0] > _pace.START and ends["repair.service"][0] > 2 * _pace.TURN
+    assert "ExecStopPost=/usr/local/sbin/gatecontrol-agent restore\n" in units[SYSTEMD + "apply.service"]
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", units[SYSTEMD + "apply.service"], re.MULTILINE).group(1)) > _pace.STEP
 
 
 @pytest.mark.parametrize("interval", [1, 3, 60, 3600])

@@ -70,6 +70,30 @@ def test_a_failed_start_tells_what_the_unit_wrote_without_keys():
     assert run.asked[-1].endswith("_SYSTEMD_INVOCATION_ID=abc")
 
 
+BANNER = """\
+┌──────────────────────────────────────────────────────┐
+│                                                      │
+│   Running wireguard-go is not required because this  │
+│   kernel has first class support for WireGuard.      │
+└──────────────────────────────────────────────────────┘
+"""
+
+
+@pytest.mark.parametrize("journal, words", [
+    (BANNER + "[#] resolvconf -a wg0 -m 0 -x\nFailed to set DNS configuration: Unit dbus-org.freedesktop.resolve1.service not found.\n",
+     "Failed to set DNS configuration: Unit dbus-org.freedesktop.resolve1.service not found."),
+    ("[#] ip -4 route add 192.168.1.0/24 dev wg0\nRTNETLINK answers: File exists\n[#] ip link delete dev wg0\n",
+     "RTNETLINK answers: File exists (ip -4 route add 192.168.1.0/24 dev wg0: the host has a route to that network already; narrow gatecontrol_allowed_ips)"),
+    (BANNER, ""), ("a\nb\nc\nd\ne\n", "b / c / d / e")])
+def test_a_failed_start_tells_the_reason_and_no_banner(journal, words):
+    """resolvectl finds the journal behind its errors, and writes there itself, so the transport of the unit's own output is not all."""
+    run = Commands({"systemctl start": (1, "", "Job failed."), "systemctl show": (0, "InvocationID=abc\n", ""), "journalctl": (0, journal, "")})
+    with pytest.raises(_services.ServiceError) as caught:
+        _services.Systemd(run).start("x.service")
+    assert str(caught.value) == "systemctl start x.service failed: Job failed." + ("; it wrote: " + words if words else "")
+    assert "_TRANSPORT=stdout _TRANSPORT=journal" in run.asked[-1]
+
+
 def test_a_start_without_end_is_given_up():
     run = Commands({"systemctl start": (124, "", "")})
     with pytest.raises(_services.ServiceError, match="takes longer than 7 s"):

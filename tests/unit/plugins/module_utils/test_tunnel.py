@@ -216,6 +216,19 @@ def test_missing_programs_are_named(host):
         assert _observe.backend(run) is None
 
 
+@pytest.mark.parametrize("program", ["wg", "ip"])
+@pytest.mark.parametrize("said, words", [("", "wrote nothing"), ("\n", "wrote nothing"), ("BusyBox v1.36.1 multi-call binary.\n", "wrote what cannot be read"),
+                                         ("a\tb\n", "wrote what cannot be read")])
+def test_a_program_that_writes_something_else_is_named(host, program, said, words):
+    take(host, config())
+
+    def other(argv, stdin=None):
+        return (0, said, "") if argv[0] == program else host.run(argv, stdin)
+
+    with pytest.raises(_observe.TunnelError, match="^%s .*%s; install wireguard-tools and iproute2" % (program, words)):
+        _observe.observe(other, INTERFACE, host.root)
+
+
 def test_errors_hold_no_key():
     with pytest.raises(_observe.TunnelError) as caught:
         _observe.observe(lambda argv, stdin=None: (1, "", "Line unrecognized: `PrivateKey=%s'" % PRIVATE), INTERFACE)
@@ -685,6 +698,20 @@ def test_reachability(allowed, ssh, match, kept):
         "through": False,
         "reason": None,
     }
+
+
+# What sshd tells where there is no network: a socket of Unix, vsock, a pipe; and what is no such line at all.
+NOWHERE = ["UNKNOWN 65535 UNKNOWN 65535", "UNKNOWN 65535 192.0.2.10 22", "", None, "x", "203.0.113.5 1 192.0.2.10", "fe80::1%eth0 1 fe80::2%eth0 22",
+           "2001:db8::1 1 192.0.2.10 22"]
+
+
+@pytest.mark.parametrize("ssh", NOWHERE)
+def test_a_connection_without_addresses_is_none_that_has_to_be_kept(ssh):
+    for allowed, kept in (("0.0.0.0/0", MARKS + [RULE]), ("203.0.0.0/8", None), ("203.0.113.5/32", None)):
+        assert _reach.reachability(route_answers(), config(allowed), INTERFACE, ssh) == {"kept": kept, "through": False, "reason": None}
+        assert _reach.captures(config(allowed), ssh) is allowed.endswith("/0")
+        assert _reach.reachability_on_mac(route_answers(), config(allowed), "utun4", ssh)["reason"] is None
+    assert not _reach.runs_through(route_answers(), INTERFACE, ssh)
 
 
 def test_where_nft_or_the_kernel_knows_no_marks_each_address_has_a_rule():
