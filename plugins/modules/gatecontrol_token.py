@@ -11,8 +11,8 @@ version_added: 1.0.0
 description:
   - Looks after the tokens that are bound to one peer of a GateControl server, with the administrator's login. Server releases since 1.16.0; no licence feature
     is needed.
-  - Delegate it to the controller and use C(no_log), since it returns secrets. For a whole batch of hosts M(callmetechie.gatecontrol.gatecontrol_fleet) needs
-    fewer requests.
+  - It always works on the controller, in Ansible's own process, whatever host the task is for; no host sees the login. Use C(no_log), since it returns
+    secrets. For a whole batch of hosts M(callmetechie.gatecontrol.gatecontrol_fleet) needs fewer requests.
 author:
   - CallMeTechie (@CallMeTechie)
 extends_documentation_fragment:
@@ -71,7 +71,6 @@ EXAMPLES = r"""
     admin_password: "{{ gatecontrol_admin_password }}"
     peer: web01
     expires_at: "2031-12-31T23:59:59Z"
-  delegate_to: localhost
   no_log: true
   register: minted
 
@@ -83,7 +82,6 @@ EXAMPLES = r"""
     peer: web01
     state: absent
     except_id: "{{ minted.token_id }}"
-  delegate_to: localhost
   no_log: true
   when: minted.token_id is defined
 """
@@ -145,11 +143,15 @@ def work(module):
     return dict(result, session=session) if session else result
 
 
+SPEC = dict(
+    _options.REACH, **_options.SESSION, state={"type": "str", "choices": ["present", "rotated", "absent", "listed"], "default": "present"},
+    peer={"type": "str"}, peer_id={"type": "int"}, name={"type": "str"}, scopes={"type": "list", "elements": "str", "default": ["client"]},
+    expires_at={"type": "str"}, revoke_old={"type": "bool", "default": True}, except_id={"type": "int"})
+REQUIRED_BY = {}
+
+
 def main():
-    _options.run_module(work, argument_spec=dict(
-        _options.REACH, **_options.SESSION, state={"type": "str", "choices": ["present", "rotated", "absent", "listed"], "default": "present"},
-        peer={"type": "str"}, peer_id={"type": "int"}, name={"type": "str"}, scopes={"type": "list", "elements": "str", "default": ["client"]},
-        expires_at={"type": "str"}, revoke_old={"type": "bool", "default": True}, except_id={"type": "int"}))
+    _options.run_module(work, argument_spec=SPEC, required_by=REQUIRED_BY)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import types
 
 import pytest
 from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_fleet as action_module
-from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_report
+from ansible_collections.callmetechie.gatecontrol.plugins.action import gatecontrol_report, gatecontrol_token
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _batch, _play
 
 from connections import Connection, action
@@ -201,3 +201,13 @@ def test_a_host_has_no_say_in_where_a_report_is_written(tmp_path, facts, written
     asked = action(gatecontrol_report.ActionModule, Connection(), dir=str(tmp_path), report={"hosts": []}, page="x")
     result = asked.run(task_vars={"inventory_hostname": "web01", "ansible_facts": facts})
     assert result.get("failed", False) is not written and (tmp_path / "gatecontrol-report.html").exists() is written
+
+
+@pytest.mark.parametrize("facts, words", [({}, "tokens need the administrator's login"), ({"omit": "x"}, "the facts of web01 set omit")])
+def test_tokens_are_looked_after_without_a_host(monkeypatch, facts, words):
+    for name in ("GATECONTROL_ADMIN_USER", "GATECONTROL_ADMIN_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    connection = Connection()
+    asked = action(gatecontrol_token.ActionModule, connection, url="https://gate.example.com", peer="web01")
+    result = asked.run(task_vars={"inventory_hostname": "web01", "ansible_facts": facts})
+    assert result["failed"] and words in result["msg"] and asked.sent == [] and connection.commands == []
