@@ -8,6 +8,7 @@ import json
 import pathlib
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import (
     _agent, _drift, _enrollment, _observe, _options, _reach, _verify)
@@ -284,6 +285,57 @@ def test_the_last_beat_brings_nothing_back_that_is_taken_away(gate, machine, tun
     assert applied[1]["ok"] and _agent.TIMER not in machine.active and machine.agent().apply() is None
     assert "wg0" not in machine.links and not pathlib.Path(machine.root, "etc/wireguard/wg0.conf").exists()
     assert not tunnel(state="absent")["changed"]
+
+
+def without(machine, *programs, unit=True):
+    """Take programs away from a machine, and with unit=False what wg-quick's package has in systemd."""
+    plain = machine.run
+
+    def run(argv, stdin=None):
+        words = argv[2:] if argv[0] == "timeout" else argv
+        if words[0] in programs:
+            return 127, "", "%s: No such file or directory" % words[0]
+        if not unit and words[0] == "systemctl" and any("wg-quick@" in word for word in words):
+            if "show" in words:
+                return 0, "ActiveState=inactive\nUnitFileState=\nLoadState=not-found\n", ""
+            return 5, "", "Failed to stop wg-quick@wg0.service: Unit wg-quick@wg0.service not loaded."
+        return plain(argv, stdin)
+    machine.run = run
+
+
+@pytest.mark.parametrize("programs, unit, runs", [
+    (("wg", "wg-quick"), False, True), (("wg", "wg-quick"), False, False), (("wg", "wg-quick", "ip", "nft", "resolvconf"), False, True),
+    (("ip",), True, True), (("ip",), True, False), ((), False, True)])
+def test_a_host_whose_packages_are_gone_is_retired_all_the_same(machine, module, tunnel, monkeypatch, programs, unit, runs):
+    warned = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _module, warning: warned.append(warning))
+    if not runs:
+        machine.services.stop("wg-quick@wg0.service")
+    token = machine.store.text("token").strip()
+    without(machine, *programs, unit=unit)
+    if programs and runs:
+        assert "tool_missing" in _drift.verify(machine.agent(), {"state": "absent"})["codes"]
+    assert module("tunnel", interface="wg0", state="absent")["changed"] and not pathlib.Path(machine.root, "etc/wireguard/wg0.conf").exists()
+    stays = runs and "ip" in programs and "wg" in programs
+    assert pathlib.Path(machine.root, "sys/class/net/wg0").exists() is stays
+    assert ["it goes with the next boot" in warning for warning in warned] == [True] * stays
+    assert "/etc/gatecontrol" in module("agent", state="absent")["files"]
+    left = [path.read_text("utf-8", "replace") for path in pathlib.Path(machine.root).rglob("*") if path.is_file()]
+    assert not [text for text in left if token in text or "PrivateKey" in text]
+    assert not module("agent", state="absent")["changed"]
+
+
+NOWHERE = "UNKNOWN 65535 UNKNOWN 65535"  # SSH_CONNECTION of sshd on a socket of Unix, vsock or a pipe
+
+
+def test_a_connection_without_an_address_enrolls_and_retires(gate, machine, module, tunnel):
+    staged(gate, machine, persistent_keepalive=24)
+    assert tunnel(staged=True, arm=True, ssh_connection=NOWHERE)["armed"] == machine.store.load("pending")["id"]
+    machine.store.drop("pending")
+    assert not tunnel(staged=True, ssh_connection=NOWHERE).get("failed")
+    machine.install()
+    assert _drift.verify(machine.agent(), {"check": False})["codes"] == []
+    assert tunnel(state="absent", ssh_connection=NOWHERE)["changed"] and "wg0" not in machine.links
 
 
 def routed(machine, **route):
