@@ -1,12 +1,14 @@
 # Copyright: (c) 2026, callmetechie.gatecontrol contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Enrollment, rotation and retirement that are killed at any moment: one run more heals, with no second peer, no half file and no token that is left."""
+"""Enrollment, rotation and retirement, killed at any moment or done by two plays at once: one run more heals, with no second peer, no half file and no
+token that is left."""
 
 from __future__ import annotations
 
 import json
 import os
+import pathlib
 import random
 import signal
 import time
@@ -79,8 +81,10 @@ class Life:
 
     def enroll(self):
         if self.host.record is not None:
-            self.host.ok("config", url=self.gate.url, hash=_enrollment.digest(self.host.store.text("offered")), stage=True)
-            return
+            read = self.host.module("config", url=self.gate.url, hash=_enrollment.digest(self.host.store.text("offered")), stage=True)
+            if not read.get("failed"):
+                return
+            assert read["failure"]["kind"] == "auth" and "a second play over the same host at the same time revokes it too" in read["msg"], read
         got = self.ask("present")
         if "a client token of its was used" in got.get("msg", ""):
             # Killed between its first request and the file that keeps the answer: nothing proves whose the peer is, and the user is asked.
@@ -136,3 +140,54 @@ def test_what_the_controller_does_with_a_host_may_be_killed_at_any_moment(gates,
             assert not list(life.host.root.rglob(".gatecontrol.*"))
             life.retire()
     assert hits > KILLS / 6
+
+
+ROUNDS = 8
+
+
+def at_once(*works):
+    """Processes that begin works together; whether all came to their ends."""
+    gate, numbers = os.pipe(), []
+    for work in works:
+        numbers.append(os.fork())
+        if not numbers[-1]:
+            os.close(gate[1])
+            os.read(gate[0], 1)
+            try:
+                work()
+            finally:
+                os._exit(0)
+    for end in gate:
+        os.close(end)
+    return [os.waitpid(number, 0)[1] for number in numbers] == [0] * len(works)
+
+
+@pytest.mark.parametrize("gate", ["1.50.12", "fixed"], indirect=True)
+def test_two_plays_at_once_with_one_client_token_enroll_a_host_once(gate, new_host):
+    for _number in range(ROUNDS):
+        host, name, token = new_host(), gate.name("twice"), gate.token()
+
+        def run(host=host, name=name, token=token):
+            assert host.ok("peer", url=gate.url, token=token, name=name)["peer"]["name"] == name
+            pathlib.Path(host.root, "done-%d" % os.getpid()).touch()
+        assert at_once(run, run)
+        peer, = gate.peers(name)
+        assert len(list(host.root.glob("done-*"))) == 2 and host.record["peer_id"] == peer["id"] and host.store.load("intent") is None
+        assert not host.ok("peer", url=gate.url, name=name)["changed"]
+
+
+@pytest.mark.parametrize("work", ["enroll", "token", "keys", "retire"])
+def test_two_plays_at_once_with_the_login_end_with_one_peer_and_one_token(gates, new_host, work):
+    """One of them may fail, since the token that it was given is replaced by the other's; the next one heals."""
+    gate = gates("1.118.2", "--login-limit", "1000")
+    for _number in range(ROUNDS):
+        life = Life(gate, new_host(), new_host())
+        if work != "enroll":
+            life.enroll()
+        assert at_once(lambda life=life: WORKS[work](life), lambda life=life: WORKS[work](life))
+        WORKS[work](life)
+        if work == "retire":
+            assert life.left() == ([], []) and life.host.files() == {}
+        else:
+            life.is_whole()
+            life.retire()
