@@ -100,28 +100,31 @@ class _NoFacts(dict):
 
 
 def check_values(action: t.Any, host: str, variables: t.Mapping, names: t.Iterable[str]) -> None:
-    """Raise PlayError where variables of the collection's come out otherwise than they do without the host's facts.
+    """Raise PlayError where variables of the collection's come out otherwise than they do without facts of this host or another.
 
-    An inventory may make them of other variables, which a fact of the same name replaces.
+    An inventory may make them of other variables, which a fact of the same name replaces, and of other hosts' (hostvars).
     """
-    if not set(variables.get("ansible_facts") or {}) - {"discovered_interpreter_python"}:
+    others = any(isinstance(variables.get(name), str) and "hostvars" in variables[name] for name in names)
+    if not others and not set(variables.get("ansible_facts") or {}) - {"discovered_interpreter_python"}:
         return
     from ansible.template import Templar, trust_as_template  # pylint: disable=ansible-bad-module-import  # on the controller only
 
+    texts = {name: trust_as_template("{{ %s | default(none) }}" % name) for name in sorted(names)}
+    values = {name: action._templar.template(text) for name, text in texts.items()}
     manager = variables["hostvars"]._variable_manager
     facts, manager._fact_cache = manager._fact_cache, _NoFacts()  # in this process alone, which is the task's own; the cache itself is not touched
     try:
-        clean = manager.get_vars(play=action._task.play, host=manager._inventory.get_host(host), task=action._task)
+        plain = Templar(loader=action._loader, variables=manager.get_vars(play=action._task.play, host=manager._inventory.get_host(host), task=action._task))
+        found = next((name for name in texts if not _comes_to(plain, texts[name], values[name])), None)
     finally:
         manager._fact_cache = facts
-    plain = Templar(loader=action._loader, variables=clean)
-    for name in sorted(names):
-        text = trust_as_template("{{ %s | default(none) }}" % name)
-        value = action._templar.template(text)
-        try:
-            same = plain.template(text) == value
-        except Exception:  # pylint: disable=broad-except  # whatever it is, it does not come out without facts
-            same = False
-        if not same:
-            raise PlayError("a fact of %s changes %s, which must not depend on what a host says, and no secret was used for it; set it to a value that holds "
-                            "without facts" % (host, name))
+    if found:
+        raise PlayError("a fact of %s%s changes %s, which must not depend on what a host says, and no secret was used for it; set it to a value that holds "
+                        "without facts" % (host, " or another host" if others else "", found))
+
+
+def _comes_to(templar: t.Any, text: str, value: t.Any) -> bool:
+    try:
+        return templar.template(text) == value
+    except Exception:  # pylint: disable=broad-except  # whatever it is, it does not come out without facts
+        return False

@@ -116,6 +116,15 @@ def test_facts_that_stand_behind_an_inventory_s_variable_are_refused(play):
     assert status == 0 and sorted(got) == ["a", "b"], output
 
 
+def test_facts_of_another_host_are_refused_too(play):
+    """The host whose server is made of them has none itself."""
+    hosts = {"a": {"gatecontrol_url": "{{ hostvars['b'].where | default(other) }}", "other": play.gate.url}, "b": {}}
+    status, output, got = play(hosts, tasks=[facts(where="https://192.0.2.9")])
+    assert status != 0 and "a fact of a or another host changes gatecontrol_url" in output and sorted(got) == ["b"], output
+    status, output, got = play(hosts, tasks=[facts(elsewhere="https://192.0.2.9")])
+    assert status == 0 and sorted(got) == ["a", "b"], output
+
+
 def test_hosts_of_two_ways_to_the_server_are_refused_together(play):
     status, output, got = play({"a": {}, "b": {"gatecontrol_proxy": "http://192.0.2.9:3128"}})
     assert status != 0 and "a and b differ in gatecontrol_proxy" in output and got == {} and logins(play.gate) == 0
