@@ -1,4 +1,4 @@
-"""The whole table of attacks in one play of the real role: what answers is a connection in the controller's own processes."""
+"""The whole table of attacks in plays of the real role: what answers is a connection in the controller's own processes."""
 from __future__ import annotations
 
 import pathlib
@@ -7,8 +7,9 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import attacks  # noqa: E402
+import pytest  # noqa: E402
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _verify  # noqa: E402
-from lab import Lab  # noqa: E402
+from lab import PASSWORD, Lab  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "unit/plugins/action"))
 
@@ -57,3 +58,26 @@ def test_facts_that_ansible_itself_gathers_gain_nothing_either(tmp_path):
     output, harm, known = played(lab, GATHERS)
     check(lab, output, harm, known)
     assert "the facts of this host set inventory_hostname" in " ".join(output.split())
+
+
+@pytest.mark.parametrize("kind", ["login", "peers", "client"])
+def test_no_secret_is_shown_at_the_highest_verbosity(tmp_path, kind):
+    """In output, log and what callbacks are told of results; on hosts that are enrolled, that are as they should be, on one that fails and one with Windows."""
+    lab = Lab(tmp_path / "lab", {"honest": [], "steady": ["all facts, and all is well"], "failing": ["result: message is a template"],
+                                 "win": ["windows: nothing but what it is"]})
+    try:
+        lab.write(ANSWER, _verify.MARKER)
+        token = lab.server.token("client" if kind == "client" else "peers")
+        given = {"login": {}, "peers": {"gatecontrol_peers_token": token, "gatecontrol_admin_password": ""},
+                 "client": {"gatecontrol_token": "{{ '%s' if inventory_hostname == 'honest' else '' }}" % token}}[kind]
+        inventory = lab.inventory(gatecontrol_proxy="http://user:ProxyWord-4711@127.0.0.1:9", gatecontrol_no_proxy="127.0.0.1", **given)
+        done = lab.play(inventory, "-vvvv", "--diff", environment={
+            "ANSIBLE_CALLBACKS_ENABLED": "hostile_vars,hostile_results", "HOSTILE_RESULTS": str(lab.place / "results.jsonl")})
+        words = {PASSWORD, "ProxyWord-4711", token, *(word for row in lab.database("SELECT private_key, preshared_key FROM peers") for word in row)}
+        words |= {word for row in lab.database("SELECT id, csrf FROM sessions") for word in row}
+        words |= {token for notes in lab.notes().values() for note in notes for token in note["tokens"]}
+    finally:
+        lab.close()
+    texts = {"output": done.stdout + done.stderr, "log": (lab.place / "ansible.log").read_text(), "results": (lab.place / "results.jsonl").read_text()}
+    assert all(len(text) > 10000 for text in texts.values()) and any(note["kind"] == "gatecontrol_peer" for note in lab.notes()["honest"])
+    assert [where for where, text in texts.items() for word in words if word and len(word) > 7 and word in text] == []

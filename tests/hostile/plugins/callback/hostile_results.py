@@ -1,4 +1,4 @@
-"""Notes every result as a callback sees it, whole: what a log collector would get."""
+"""Notes every result as a callback sees it, whole: what a log collector would get. Not the task's arguments, which Ansible hands to callbacks as they are."""
 from __future__ import annotations
 
 DOCUMENTATION = """
@@ -21,7 +21,7 @@ class CallbackModule(CallbackBase):
         if "HOSTILE_RESULTS" not in os.environ:
             return
         with open(os.environ["HOSTILE_RESULTS"], "a", encoding="utf-8") as handle:
-            json.dump({"task": result._task.get_name(), "args": result._task.args, "result": result._result}, handle, default=str)
+            json.dump({"task": result._task.get_name(), "result": result._result}, handle, default=str)
             handle.write("\n")
 
     v2_runner_on_ok = v2_runner_on_failed = v2_runner_on_unreachable = v2_runner_on_skipped = v2_runner_item_on_ok = v2_runner_item_on_failed = _note
