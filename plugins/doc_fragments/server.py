@@ -33,7 +33,7 @@ options:
       used.
     type: str
   no_proxy:
-    description: Comma list of hosts and domains that are reached without O(proxy).
+    description: Comma list of hosts, domains, addresses and networks (CIDR), each with or without a port, that are reached without O(proxy).
     type: str
   timeout:
     description: Seconds that one request and its answer may take in all, from looking up the server's name to the last byte, V(15) unless set.

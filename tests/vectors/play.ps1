@@ -50,6 +50,7 @@ function Invoke-Vector([string] $Op, $Arguments, $Result) {
         'mask' { $Result.ok = ConvertTo-MaskedText (Get-PlayedText $Arguments) }
         'clamp' { if (-not (Test-Match $Arguments['key'] '[A-Za-z0-9+/]{43}=')) { throw 'played:key' }; $Result.ok = Get-ClampedKey $Arguments['key'] }
         'failure' { $Result.ok = Get-PlayedFailure $Arguments }
+        'excluded' { $Result.ok = Test-Excluded $Arguments['host'] ([int] $Arguments['port']) $Arguments['no_proxy'] }
         'proof' { $Result.ok = Get-Proof $Arguments['private_key'] $Arguments['challenge'] }
         default { throw "there is no op $Op" }
     }

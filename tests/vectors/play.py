@@ -13,6 +13,7 @@ Standard input: lines of {"id", "op", "args"}; standard output: for each {"id", 
   clamp       {key}                        the private key as WireGuard keeps it
   mask        {text}                       a config for a diff
   failure     {status, text, headers}      {kind, retry_after} of a server's answer
+  excluded    {host, port, no_proxy}       whether the list keeps the host from the proxy
   proof       {private_key, challenge}     the proof of possession, or null
 
 An error is one word: syntax:LINE or syntax, policy, dump, json, key, text; args where an op cannot take what it was given. The clock stands at 1800000000.

@@ -98,6 +98,7 @@ def failure(status: int, text: str, headers: dict[str, str] | None = None) -> di
 OPS: dict[str, t.Callable[..., t.Any]] = {
     "parse": parse, "render": render, "plan": plan, "connection": connection, "json": read_json, "clamp": clamp, "failure": failure,
     "digest": lambda text: _wgconf.digest(whole(text)), "mask": lambda text: _wgconf.mask(whole(text)),
+    "excluded": lambda host, port, no_proxy: _http.is_excluded(host, no_proxy, port),
     "proof": lambda private_key, challenge: _proof.of_key(private_key, point=challenge)}
 
 

@@ -998,13 +998,27 @@ function Wait-Task($Task, [double] $End, $Request) {
     return , $Task.Result
 }
 
+# Whether a list keeps a host from the proxy: names, which stand for all below them too, addresses and networks, each with or without a port; "*" keeps all.
+function Test-Excluded([string] $Name, [int] $Port, [string] $Listed) {
+    $own = $Name.ToLowerInvariant().Trim('[]'.ToCharArray()).TrimEnd('.')
+    $literal = $null -ne (Get-Prefixed $own $true)
+    foreach ($given in [regex]::Split($Listed.ToLowerInvariant(), '[,\s]+')) {
+        $entry = $given
+        $found = [regex]::Match($given, '\A([^:]+|\[.+\]):([0-9]+)\z')
+        if ($found.Success) {
+            if ($found.Groups[2].Value.TrimStart('0') -cne $Port.ToString($Invariant)) { continue }
+            $entry = $found.Groups[1].Value
+        }
+        if ($literal -and (Test-Inside $own @($entry.Trim('[]'.ToCharArray())))) { return $true }
+        if ($entry -cne '*') { $entry = $entry.TrimStart('*').Trim('.') }
+        if ($entry -and ($entry -ceq '*' -or $own -ceq $entry -or $own.EndsWith('.' + $entry, [StringComparison]::Ordinal))) { return $true }
+    }
+    return $false
+}
+
 function Get-Proxy([Uri] $Uri) {
     $given = [string] (Get-Value $Run.settings 'proxy' '')
-    $own = $Uri.Host.ToLowerInvariant()
-    foreach ($entry in ([string] (Get-Value $Run.settings 'no_proxy' '')).Replace(' ', '').ToLowerInvariant().Split(',')) {
-        $name = $entry.TrimStart('.')
-        if ($name -and ($name -ceq '*' -or $own -ceq $name -or $own.EndsWith('.' + $name, [StringComparison]::Ordinal))) { $given = '' }
-    }
+    if (Test-Excluded $Uri.Host $Uri.Port ([string] (Get-Value $Run.settings 'no_proxy' ''))) { $given = '' }
     if (-not $given) { return New-Object Net.WebProxy }  # none: those of the environment or of a user are not used
     if (-not $given.Contains('//')) { $given = 'http://' + $given }
     $via = $null
