@@ -78,7 +78,7 @@ TUNNEL = dict(
 # A host as gatecontrol_fleet takes it.
 FLEET_HOST = dict(
     PEER_FIELDS, host={"type": "str", "required": True}, name={"type": "str", "required": True}, wanted_id={"type": "int"}, peer_id={"type": "int"},
-    enrolled_as={"type": "str"}, proof={"type": "str"}, adopt={"type": "bool"}, fingerprint={"type": "str"},
+    enrolled_as={"type": "str"}, proof={"type": "str"}, adopt={"type": "bool"}, named={"type": "bool"}, fingerprint={"type": "str"},
     token={"type": "bool", "default": True, "no_log": False}, token_id={"type": "int", "no_log": False})
 FLEET = dict(
     REACH, **PEERS_TOKEN, **SESSION,

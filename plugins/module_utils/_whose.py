@@ -44,18 +44,19 @@ class Peers:
     """The server's peers, and which of them hosts may have.
 
     peers: the server's list. tokens: those of the administrator's list, [] where it cannot be read, None where it was not. expected: public key -> the
-    proof that a host gives which has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this run gave the peer to}.
-    now: seconds since 1970.
+    proof that a host gives which has the private one. made: {host: number of the peer that this run made for it}. given: {number as text: host that this
+    run gave the peer to}. now: seconds since 1970.
     A host's word for its number, its name and its machine id counts for nothing. A host's own peer is one
     - whose private key it has proven to have (proof), or that the server knows its client token to be bound to (bound),
     - that this run made for it or gave it, or
-    - that the user says is its (adopt; word where the peer itself was named).
+    - that the user says is its (word where the peer itself was named; adopt, but where the host alone says which peer (named False) not one whose token was
+      minted for another host).
     """
 
     def __init__(self, peers: list[Record], tokens: list[Record] | None, expected: t.Callable[[str], str | None], made: dict[str, int], given: dict[str, str],
                  now: float):
         self.all, self.tokens, self.expected, self.made, self.given, self.now = peers, tokens or [], expected, made, given, now
-        self.pairs = tokens is not None
+        self.looked = tokens is not None
         self.named = {peer["name"]: peer for peer in peers}
         self.numbered = {peer["id"]: peer for peer in peers}
 
@@ -71,7 +72,14 @@ class Peers:
 
     def owns(self, host: Record, peer: Record) -> bool:
         """Whether a peer is the host's, by proof or by the user's word."""
-        return bool(host.get("adopt") or host.get("word")) or self.proves(host, peer)
+        adopted = host.get("adopt") and (host.get("named") is not False or self.looked and not self._other(host, peer))
+        return bool(adopted or host.get("word")) or self.proves(host, peer)
+
+    def _other(self, host: Record, peer: Record) -> str | None:
+        """The name of a token of a peer that was minted for another host of the inventory and for none of this name."""
+        own = (MINTED + host["host"], " for " + host["host"], token_name("x" * LONGEST, host["host"]).removeprefix(MINTED + "x" * LONGEST))
+        minted = [token["name"] for token in self.tokens if token.get("peer_id") == peer["id"] and token["name"].startswith(MINTED)]
+        return minted[0] if minted and not any(name == own[0] or name.endswith(own[1:]) for name in minted) else None
 
     def pair(self, host: Record, peer: Record) -> list[Record]:
         """A peer and the other one of its rotation, newest first, where both are of one host as far as can be told.
@@ -81,7 +89,7 @@ class Peers:
         """
         stem = peer["name"].removesuffix(ROTATED)
         first, second = self.named.get(stem + ROTATED), self.named.get(stem)
-        if not self.pairs or not first or not second or second["id"] < first["id"]:
+        if not self.looked or not first or not second or second["id"] < first["id"]:
             return [peer]
         minted = {token.get("peer_id") for token in self.tokens if token["name"] == token_name(stem, host["host"])}
         one = all(found["id"] in minted or self._proves(host, found) or not self.taken(host, found) for found in (first, second))
@@ -117,10 +125,13 @@ class Peers:
     def refusal(self, host: Record, peer: Record) -> _peer.PeerError:
         """Why a peer is not the host's to have."""
         why = self.taken(host, peer) or "it was made for a machine that has the key, or is still to get it"
+        if host.get("adopt") and self._other(host, peer):
+            why = "its client token %r was minted for another host of the inventory" % self._other(host, peer)
+        word = "gatecontrol_name=%s" % peer["name"] if host.get("adopt") else "gatecontrol_adopt=true"
         return _peer.PeerError(
             "the peer %s (id %s) looks like another machine's: %s, and %s does not prove that it is that machine, so nothing was changed; set "
-            "gatecontrol_adopt=true for this host if it is that machine, else set gatecontrol_name to another name"
-            % (peer["name"], peer["id"], why, host["host"]), "not_ours", peer_id=peer["id"], peer_name=peer["name"])
+            "%s for this host if it is that machine, else set gatecontrol_name to another name"
+            % (peer["name"], peer["id"], why, host["host"], word), "not_ours", peer_id=peer["id"], peer_name=peer["name"])
 
     def own(self, host: Record) -> Record:
         """The peer that a host is enrolled as. Raises ApiError (not_found), PeerError (not_ours)."""
@@ -156,7 +167,7 @@ class Peers:
                                       % (host["host"], name), "not_ours")
         if found:
             self.check_given(host, found)
-            if not self.owns(host, found) and self.taken(host, found):
+            if not self.owns(host, found) and (self.taken(host, found) or host.get("adopt")):
                 raise self.refusal(host, found)
         return found
 

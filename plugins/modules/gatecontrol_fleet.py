@@ -112,6 +112,10 @@ options:
       adopt:
         description: Whether the host is the machine of a peer, though it does not prove it, as after it was rebuilt.
         type: bool
+      named:
+        description: Whether O(hosts[].name) or O(hosts[].wanted_id) is your word. With V(false) the host alone says which peer it is, and O(hosts[].adopt) is
+          not taken for one whose token was minted for another host.
+        type: bool
       fingerprint:
         description: What stands for the host's machine id. Two hosts with the same are refused.
         type: str

@@ -113,6 +113,25 @@ def test_a_token_that_waits_for_its_host_is_no_other_s(gates, alias):
     assert Controller(gate, "admin").kind(victim) == "not_ours"
 
 
+@pytest.mark.parametrize("alias", ["", "web01.example.com", "h" * 90], ids=["the peer's name", "another name", "a long one"])
+def test_the_user_s_word_is_for_the_host_and_not_for_whatever_peer_it_says_it_is(gates, alias):
+    """gatecontrol_adopt for all hosts of a play, one of which calls itself like another one."""
+    gate = gates("1.118.2", "--login-limit", "1000")
+    name = gate.name("laptop")
+    victim, evil = {"host": alias or name, "name": name, "adopt": True, "named": False}, {"host": "evil", "name": name, "adopt": True, "named": False}
+    first = Controller(gate, "admin")(victim)[victim["host"]]
+    gate.set(name, total_rx=9)
+    before = gate.peers(name)
+    for claim in ({}, {"peer_id": first["peer"]["id"]}, {"peer_id": first["peer"]["id"], "name": gate.name("x")}):
+        for state in ("present", "absent", "kept", "rotated"):
+            answer = Controller(gate, "admin")(dict(evil, **claim), state=state)["evil"]
+            assert answer.get("peer", {}).get("id") != first["peer"]["id"] and not answer.get("deleted") and gate.peers(name) == before, (claim, state)
+    answer = Controller(gate, "admin")(evil)["evil"]
+    assert "minted for another host" in answer["msg"] and "gatecontrol_name=" + name in answer["msg"]
+    assert Controller(gate, "admin")(victim)[victim["host"]]["peer"]["id"] == first["peer"]["id"], "the rebuilt machine itself"
+    assert Controller(gate, "admin")(dict(evil, named=True))["evil"]["peer"]["id"] == first["peer"]["id"], "the user's word for this peer"
+
+
 def test_a_token_whose_time_is_over_waits_for_nobody(gates):
     gate = gates("1.118.2", "--login-limit", "1000")
     name = gate.name("job")
