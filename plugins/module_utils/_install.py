@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 
 from . import _agent, _beat, _cli, _enrollment, _pace, _services, _verify  # _cli, so that a module's payload has all that an installation is made of
 from ._python import interpreter
 
 PARTS = _cli  # what is installed begins there
+STARTED = "ExecMainStartTimestampMonotonic"  # of a unit, in microseconds, 0 where it has not run since the boot
 
 
 class Installation:
@@ -74,7 +76,7 @@ class Installation:
 def set_timer(agent, enabled, check_mode=False):
     """Have the timer run and start at boot, or neither; returns whether that changes anything.
 
-    Where the timer is new, or its beats fail, one beat is made in the unit itself. Raises AgentError where that does not work.
+    Where the timer or what its beats go by is new, or its beats fail, one beat is made in the unit itself. Raises AgentError where that does not work.
     """
     units = agent.services.show([_agent.TIMER, _agent.BEAT], ("ActiveState", "UnitFileState"))
     seen = units[_agent.TIMER]
@@ -82,9 +84,19 @@ def set_timer(agent, enabled, check_mode=False):
     if differs and not check_mode:
         for step in (agent.services.enable, agent.services.start) if enabled else (agent.services.stop, agent.services.disable):
             step(_agent.TIMER)
-    if enabled and not check_mode and (differs or units[_agent.BEAT].get("ActiveState") == "failed" or _beat.standing(agent.memory())):
+    if enabled and not check_mode and (differs or units[_agent.BEAT].get("ActiveState") == "failed" or _beat.standing(agent.memory()) or is_new(agent)):
         prove_beat(agent)
     return differs
+
+
+def is_new(agent):
+    """Whether the beat's unit has not run since its settings or the unit itself were written; what else makes beats, such as a change, sees more."""
+    if agent.services.NAME != "systemd":
+        return False
+    when = agent.services.show([_agent.BEAT], [STARTED])[_agent.BEAT].get(STARTED) or "0"
+    ago = time.monotonic() - int(when) / 1e6
+    paths = [agent.store.path("settings"), os.path.join(agent.store.root, agent.services.path(_agent.BEAT).lstrip("/"))]
+    return any(time.time() - os.stat(path).st_mtime <= ago for path in paths if os.path.exists(path))
 
 
 def prove_beat(agent):

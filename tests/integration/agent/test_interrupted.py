@@ -487,6 +487,31 @@ def test_a_unit_that_failed_is_drift_and_proven_anew(gate, host):
     assert not _install.set_timer(agent, True) and host.started == [_agent.BEAT]
 
 
+def test_new_settings_are_proven_in_the_unit_itself(gate, host):
+    """A play that gives an enrolled host a CA in /tmp: the timer runs already, and the beat of the change that the play makes sees that file."""
+    host.install()
+    host.beat()
+    agent, ran = host.agent(), [0]
+    plain = agent.services.show
+    agent.services.show = lambda units, names: {
+        unit: dict(values, **{_install.STARTED: str(ran[0])} if _install.STARTED in names else {}) for unit, values in plain(units, names).items()}
+
+    def proven():
+        host.started.clear()
+        assert not _install.set_timer(agent, True)
+        ran[0] = int(time.monotonic() * 1e6) + 1000
+        time.sleep(0.05)
+        return host.started == [_agent.BEAT]
+    assert proven() and not proven()
+    host.set(ca_path="/tmp/ca.pem")
+    host.beat()
+    assert proven() and not proven()
+    host.set(ca_path="/tmp/other.pem")
+    agent.services.start = lambda *units, **how: (none for none in ()).throw(_step._services.ServiceError("Job failed"))
+    with pytest.raises(_facts.AgentError, match="the agent's own unit does not work, and the timer would fail like this each time.*it sees no /tmp"):
+        proven()
+
+
 def no_room(host, monkeypatch):
     return full(monkeypatch, "var/lib/gatecontrol"), "No space left on device", None
 
