@@ -95,6 +95,18 @@ def test_the_confined_unit_writes_the_metrics(room):
         room.on(host, "rm -r " + folder)
 
 
+def test_a_file_that_the_confined_unit_does_not_see_fails_the_play(room):
+    host, hidden = "deb12", "/tmp/ca.pem"
+    room.on(host, "cp %s %s" % (room.known["gatecontrol_ca_path"], hidden))
+    try:
+        run = room.play(limit=host, gatecontrol_ca_path=hidden)
+        assert run.status != 0 and "the agent's own unit does not work" in run.error(host) and "gatecontrol_ca_path" in run.error(host), run.text
+    finally:
+        room.play(limit=host).ok()
+        room.on(host, "rm " + hidden)
+    assert not room.play(limit=host).ok().changed(host)
+
+
 def secrets_of(room) -> list:
     """Every private and preshared key on the hosts, and every token."""
     found = []

@@ -142,6 +142,31 @@ def test_what_the_controller_does_with_a_host_may_be_killed_at_any_moment(gates,
     assert hits > KILLS / 6
 
 
+@pytest.mark.parametrize("code", [28, 30])
+@pytest.mark.parametrize("file", ["intent", "offered", "token", "enrollment", "candidate"])
+def test_an_enrollment_that_finds_no_room_says_so_and_the_next_one_heals(gate, host, monkeypatch, file, code):
+    name, token, write_text, room = gate.name("full"), gate.token(), _enrollment.write_text, []
+
+    def write(path, *words, **how):
+        if not room and path == host.store.path(file):
+            raise OSError(code, os.strerror(code), path)
+        return write_text(path, *words, **how)
+    monkeypatch.setattr(_enrollment, "write_text", write)
+    if file == "candidate":
+        digest = host.ok("peer", url=gate.url, token=token, name=name)["hash"]
+        said = host.fails("config", "file", url=gate.url, hash=digest, stage=True)
+    else:
+        said = host.fails("peer", "file", url=gate.url, token=token, name=name)
+    assert said == "%s: %s; look into the path and its rights" % (host.store.path(file), os.strerror(code))
+    assert len(gate.peers(name)) == (file != "intent"), "what is registered is written down before"
+    room.append(True)
+    result = host.ok("peer", url=gate.url, token=token, name=name)
+    host.ok("config", url=gate.url, hash=result["hash"], stage=True)
+    peer, = gate.peers(name)
+    assert host.record["peer_id"] == peer["id"] and host.store.text("candidate") and host.store.load("intent") is None
+    assert not host.ok("peer", url=gate.url, name=name)["changed"]
+
+
 ROUNDS = 8
 
 
