@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import difflib
 import json
 import pathlib
 import sys
@@ -24,7 +25,7 @@ STATE = """
 ip -4 rule | cut -d: -f2-; ip -6 rule | cut -d: -f2-
 ip -4 -N route show table all dev wg0 | sort; ip -6 -N route show table all dev wg0 | grep -v -e fe80 -e ff00 | sort
 nft list tables | grep wg0 | sort
-if [ -d /run/resolvconf ]; then cat /run/resolvconf/*/wg0; else resolvectl dns wg0; resolvectl domain wg0; fi
+if [ -d /run/resolvconf ]; then cat /run/resolvconf/*/wg0; else (resolvectl dns wg0; resolvectl domain wg0) | cut -d" " -f3-; fi
 cat /etc/systemd/networkd.conf.d/50-gatecontrol-wg0.conf 2>&1
 """
 
@@ -76,7 +77,9 @@ class Lab:
 
         until(look, seconds)
         said = "journalctl -n 30 --no-pager -u gatecontrol-beat -u gatecontrol-repair"
-        assert not left, {host: (self.state(host), before[host], self.on(host, said, check=False)) for host in left}
+        assert not left, "\n".join(line for host in left for line in (
+            *difflib.unified_diff(before[host].splitlines(), self.state(host).splitlines(), host + " before", host + " now", n=0, lineterm=""),
+            self.on(host, said, check=False)))
 
     def carries(self, host: str) -> None:
         """Wait until a host says that its tunnel does, and all of it."""
