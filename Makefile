@@ -48,11 +48,9 @@ scenario: setup  ## one molecule scenario on real hosts (root): make scenario NA
 images: setup  ## the hosts' images, unless they are there (root)
 	@$(PY) tests/hosts image --all >/dev/null
 
-# Played by hand (make scenario NAME=...): vm, whose emulation takes a machine's whole time; wild and rescue, whose trials have bounds of time and have not yet passed whole.
-# Fleet fills the machine by itself; the others wait much. BESIDE: what else runs beside them.
+# The long ones first, and the virtual machines beside those that wait much. BESIDE: what else runs beside them.
 scenarios: setup  ## every molecule scenario
-	@tests/scenarios.sh default no_lockout windows_twin $(BESIDE) macos_twin
-	@tests/scenarios.sh fleet
+	@tests/scenarios.sh fleet no_lockout default $(BESIDE) windows_twin macos_twin vm rescue wild
 
 bench: setup  ## measure on real hosts, write build/bench.json
 	$(PY) tests/benchmark/bench.py

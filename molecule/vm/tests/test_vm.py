@@ -124,7 +124,8 @@ def test_power_is_cut_in_the_middle_of_a_change(room):
         assert there, shown(room, host)
         assert until(lambda host=host: not shown(room, host).get("pending", True), 150, 3), shown(room, host)
         assert room.echo(host, 4096) == 4096
-        assert not (shown(room, host)["verdict"] or {"ok": True}).get("reason"), shown(room, host)
+        # What is left of the config is what ran before, so the verdict stays; nothing was undone for another reason.
+        assert (shown(room, host)["verdict"] or {}).get("reason") in (None, "the host was rebooted in the middle of the change"), shown(room, host)
     run = room.play().ok()
     assert not any(run.changed(host) for host in room.hosts), run.text
     assert room.numbers() == peers
