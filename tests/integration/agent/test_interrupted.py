@@ -103,6 +103,25 @@ def test_a_retirement_that_is_killed_at_any_moment_is_ended_by_the_next(gate, ma
     assert hits
 
 
+def test_an_installation_that_is_killed_at_any_moment_is_ended_by_the_next(gate, machine, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(_enrollment, "ABANDONED", 0)
+    chance, hits, length = random.Random(13), 0, None
+    for _number in range(KILLS // 3):
+        host = Machine(tmp_path_factory.mktemp("installed"))
+        host.settings = {"url": gate.url, "interface": "wg0"}
+        begin = time.monotonic()
+        if length is None:
+            host.install()
+            length = time.monotonic() - begin
+        else:
+            hits += killed(lambda host=host: host.install(), chance.random() * length)
+        whole(host)
+        host.install()
+        assert host.installation().differences() == [] and {_agent.TIMER, _agent.RECOVER} <= host.enabled
+        assert not list(pathlib.Path(host.root).rglob(".gatecontrol.*")), "no half file"
+    assert hits > KILLS / 10
+
+
 # --- one lock
 
 
