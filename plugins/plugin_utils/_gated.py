@@ -14,11 +14,21 @@ import json
 import re
 import typing as t
 
+from ansible.errors import AnsibleAuthenticationFailure, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _gate, _said
 
 NAMESPACE = "callmetechie.gatecontrol."
+
+
+def cleaned(err: AnsibleError) -> AnsibleError:
+    """An error of a connection, in which a host's SSH server or sudo may have a word, for a person."""
+    text = str(err)
+    shown = _gate.clean_lines(text, 2000)
+    if shown == text:
+        return err
+    return next(kind for kind in (AnsibleAuthenticationFailure, AnsibleConnectionFailure, AnsibleError) if isinstance(err, kind))(shown)
 
 
 class Gated(ActionBase):
@@ -41,6 +51,18 @@ class Gated(ActionBase):
         if key and isinstance(path, str) and re.fullmatch("discovered_interpreter_[a-z]{1,20}", key) and re.fullmatch("/[A-Za-z0-9._/+-]{1,255}", path):
             found["ansible_facts"] = {key: str(path)}
         return found
+
+    def _low_level_execute_command(self, *words: t.Any, **how: t.Any) -> dict[str, t.Any]:
+        try:
+            return super()._low_level_execute_command(*words, **how)
+        except AnsibleError as err:
+            raise cleaned(err) from None
+
+    def _transfer_file(self, local_path: t.Any, remote_path: t.Any) -> t.Any:
+        try:
+            return super()._transfer_file(local_path, remote_path)
+        except AnsibleError as err:
+            raise cleaned(err) from None
 
     def _wanted(self, name: str) -> bool:
         return name in self._expected if self._expected is not None else not (name.startswith(("_ansible_", "ansible_")) or name in _said.ANSIBLES_OWN)

@@ -21,7 +21,8 @@ UNKNOWN = "UNKNOWN-KEY"
 class Attack(t.NamedTuple):
     """merge: keys for every answer, of agent and modules; answer: for the agent's alone (dotted for what lies deeper); result: for modules' alone;
     raw: a function of the agent's line and what is printed for it; module_raw: the same of a module's JSON; steady: whether the agent says that all is well,
-    and the module that stands in for it where raw is no answer; windows: whether the play takes the host for one that runs Windows.
+    and the module that stands in for it where raw is no answer; windows: whether the play takes the host for one that runs Windows; lost: what its SSH server
+    says in place of any answer.
     """
 
     merge: dict[str, t.Any] = {}
@@ -31,6 +32,7 @@ class Attack(t.NamedTuple):
     module_raw: t.Callable[[str], str] | None = None
     steady: bool = False
     windows: bool = False
+    lost: str = ""
 
 
 # Variables of the play, of connections, of Ansible's own, that a fact would stand above.
@@ -322,6 +324,7 @@ ATTACKS: dict[str, Attack] = {
     **{"output: " + name: Attack(raw=change, steady=True) for name, change in RAW.items()},
     **{"result: " + name: Attack(result=keys) for name, keys in RESULTS.items()},
     **{"module: " + name: Attack(module_raw=change) for name, change in MODULE_RAW.items()},
+    "a connection that fails": Attack(lost=UNSEEN + "x" * 100000),
     "a host of another system": Attack(answer=ON_WINDOWS, result=WINDOWS["it lacks a file of the controller's"]),
     **{"windows: " + name: Attack(answer=ON_WINDOWS, result=keys, windows=True) for name, keys in WINDOWS.items()},
 }

@@ -38,7 +38,7 @@ def chosen() -> dict[str, list[str]]:
     """All that adds keys, and every twelfth of the rest: each one more costs a login and its tasks."""
     table = attacks.hosts()
     adding = {name: names for name, names in table.items() if name.startswith(("fact-", "key-", "all-facts"))}
-    rest = [name for name, names in table.items() if name not in adding and not any(attacks.ATTACKS[one].windows for one in names)]
+    rest = [name for name, names in table.items() if name not in adding and not any(attacks.ATTACKS[one].windows or attacks.ATTACKS[one].lost for one in names)]
     return {name: table[name] for name in [*adding, *rest[::12]]}
 
 

@@ -23,6 +23,7 @@ import os
 import re
 import sys
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection import ConnectionBase
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -66,6 +67,8 @@ class Connection(ConnectionBase):
         spoken = re.search(r"-EncodedCommand ([A-Za-z0-9+/=]+)", text)
         kind, answer = self._answer(base64.b64decode(spoken[1]).decode("utf-16-le") if spoken else text, in_data or b"")
         self._note(kind, text.encode() + (in_data or b""))
+        if self.attack.lost:
+            raise AnsibleConnectionFailure("Failed to connect to the host via ssh: " + self.attack.lost)
         marks = dict(self.lab["marks"], CANARY="%s/%s" % (self.lab["canaries"], self.name))
         answer = answer.replace('"@OTHER_ID@"', str(self.lab["other_id"]))
         return 0, attacks.filled(answer, marks).encode("utf-8", "surrogatepass"), b""
