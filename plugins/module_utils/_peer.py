@@ -182,19 +182,41 @@ class HostPeer:
         if issued:
             answer = {"peerId": self.peer_id, "peerName": self.name, "config": self.issued}
         elif self.peer_id:
-            answer = dict(self.api(self.token).config(self.peer_id), peerId=self.peer_id)
+            answer = self._bound()
         else:
             created, adopted, answer = self._register()
-        record = {
-            "peer_id": answer["peerId"], "peer_name": answer["peerName"], "url": self.url, "interface": self.interface,
-            "fingerprint": self.fingerprint, "token_digest": self.token_digest, "reporting": "none" if issued else "full",
-            "server_public_key": _server_key(answer["config"]), "hash": None, "file_hash": None,
-            "fields": self.settled["fields"] if self.settled.get("peer_id") == answer["peerId"] else None}
+        record = self._begun(answer["peerId"], answer["peerName"], answer["config"])
         self.store.save("offered", answer["config"])
         self._write(record)
         self.store.drop("intent", "state", *(["token"] if issued else []))
         return {"changed": True, "peer": {"id": record["peer_id"], "name": record["peer_name"]}, "created": created, "adopted": adopted,
                 "hash": _enrollment.digest(answer["config"]), "reporting": record["reporting"]}
+
+    def _begun(self, peer_id, peer_name, text):
+        """The record of an enrollment that begins; text: the server's config, None where the host is still to ask for it."""
+        return {
+            "peer_id": peer_id, "peer_name": peer_name, "url": self.url, "interface": self.interface, "fingerprint": self.fingerprint,
+            "token_digest": self.token_digest, "reporting": "full" if self.token else "none",
+            "server_public_key": _server_key(text) if text is not None else None, "hash": None, "file_hash": None,
+            "fields": self.settled["fields"] if self.settled.get("peer_id") == peer_id else None}
+
+    def _bound(self):
+        """The config of the peer that the token is bound to, with the peer's number.
+
+        Record and token are written before the request: a host that is killed after it would have nothing to prove that the peer, whose token was used
+        by then, is its own.
+        """
+        before, own = self.record, self.store.text("token")
+        self._write(self._begun(self.peer_id, self.name, None))
+        try:
+            return dict(self.api(self.token).config(self.peer_id), peerId=self.peer_id)
+        except _api.ApiError:
+            for name, kept in (("enrollment", before), ("token", own)):
+                if kept:
+                    self.store.save(name, kept)
+                else:
+                    self.store.drop(name)
+            raise
 
     def _check_interface(self):
         """Raise PeerError where a tunnel of this name is there already, whose key may be kept nowhere else."""

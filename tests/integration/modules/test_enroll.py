@@ -213,7 +213,7 @@ def test_a_run_with_a_bound_token_that_is_killed_goes_on(gate, host, monkeypatch
         kill_at_write(patch, write)
         with pytest.raises(Killed):
             host.module("peer", **given)
-    assert host.record is None
+    assert (host.record is None) == (write < 3), "the token is written before its first request, and then the record"
     assert host.ok("peer", **given)["peer"]["id"] == peer["id"] and host.ok("peer", **given)["changed"] is False
 
 

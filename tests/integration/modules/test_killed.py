@@ -81,16 +81,12 @@ class Life:
 
     def enroll(self):
         if self.host.record is not None:
-            read = self.host.module("config", url=self.gate.url, hash=_enrollment.digest(self.host.store.text("offered")), stage=True)
-            if not read.get("failed"):
+            known = self.host.module("peer", url=self.gate.url, name=self.name)
+            if not known.get("failed"):
+                self.host.ok("config", url=self.gate.url, hash=known["hash"], stage=True)
                 return
-            assert read["failure"]["kind"] == "auth" and "a second play over the same host at the same time revokes it too" in read["msg"], read
-        got = self.ask("present")
-        if "a client token of its was used" in got.get("msg", ""):
-            # Killed between its first request and the file that keeps the answer: nothing proves whose the peer is, and the user is asked.
-            assert got["failure"]["kind"] == "not_ours" and self.host.store.text("offered") is None
-            got = self.ask("present", adopt=True)
-        self.take(got)
+            assert known["failure"]["kind"] == "auth" and "a second play over the same host at the same time revokes it too" in known["msg"], known
+        self.take(self.ask("present"))
 
     def rotate(self, keys):
         got = self.ask("rotated", keys)
