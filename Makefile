@@ -48,9 +48,10 @@ scenario: setup  ## one molecule scenario on real hosts (root): make scenario NA
 images: setup  ## the hosts' images, unless they are there (root)
 	@$(PY) tests/hosts image --all >/dev/null
 
-# The long ones first, and the virtual machines beside those that wait much. BESIDE: what else runs beside them.
+# The trials with bounds of time run beside those that wait much; what fills the machine, fleet and the virtual machines, comes last. BESIDE: what else runs.
 scenarios: setup  ## every molecule scenario
-	@tests/scenarios.sh fleet no_lockout default $(BESIDE) windows_twin macos_twin vm rescue wild
+	@tests/scenarios.sh default no_lockout windows_twin $(BESIDE) macos_twin rescue wild
+	@tests/scenarios.sh fleet vm
 
 bench: setup  ## measure on real hosts, write build/bench.json
 	$(PY) tests/benchmark/bench.py

@@ -70,7 +70,7 @@ def test_a_beat_is_answered_soon_and_a_second_run_changes_nothing(lab):
         assert time.time() - lab.show(host)["last_beat"] < 75
     second = lab.scenario.play().ok()
     assert [second.changed(host) for host in lab.names] == [[]] * len(lab.names)
-    assert all(second.seen(host)["in_sync"] for host in lab.names)
+    assert all(second.seen(host)["in_sync"] and second.seen(host)["asked"] == "agent" for host in lab.names)
 
 
 def starts(lab, hosts):
