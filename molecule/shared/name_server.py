@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A name server for one name: name_server.py NAME IPV4-ADDRESS|FILE [BIND]. Every other name does not exist (RFC 1035).
 
-FILE holds the address, and is read for each question. BIND is the address to listen at, all of them unless given.
+FILE holds the address, and is read for each question; without it, as when the run is over, the name server ends. BIND is the address to listen at, all
+of them unless given.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ def answer(question: bytes) -> bytes:
 
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
     server.bind((BIND, 53))
-    while True:
-        message, sender = server.recvfrom(4096)
+    server.settimeout(10)
+    while "/" not in ADDRESS or pathlib.Path(ADDRESS).exists():
+        try:
+            message, sender = server.recvfrom(4096)
+        except TimeoutError:
+            continue
         if len(message) > 16:
             server.sendto(answer(message), sender)
