@@ -267,11 +267,12 @@ def test_the_agent_alone_undoes_a_config_that_cuts_the_host_off(lab):
 # --- a server that is no help, a unit that hangs or dies
 
 SERVERS = {  # by host: how the server answers the heartbeat that is to prove a change whose tunnel works
-    "good": {"kind": "drip", "seconds": 2}, "agent": {"kind": "delay", "seconds": 600}, "web1": {"kind": "cut"}, "web4": {"kind": "drop"}}
+    "good": {"kind": "drip", "seconds": 2}, "agent": {"kind": "delay", "seconds": 600}, "web1": {"kind": "cut"}, "web4": {"kind": "drop"},
+    "web2": {"kind": "html"}, "web5": {"kind": "invalid-json"}, "web7": {"kind": "status", "status": 500}, "web8": {"kind": "redirect", "url": "https://192.0.2.1/"}}
 
 
 def test_whatever_the_server_does_the_host_is_back_at_its_deadline(lab):
-    """It drips, is silent, cuts its answers off, or restarts for ever: a host for each, all of them in one play."""
+    """It drips, is silent, cuts its answers off, restarts for ever, lies or errs: a host for each, all of them in one play."""
     hosts = lab.enrolled(*SERVERS)
     before = {host: host.as_before() for host in hosts}
     for host in hosts:
