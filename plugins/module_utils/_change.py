@@ -46,6 +46,8 @@ def arm(store, interface, confirm_by="controller", timeout=40, kept=None, clock=
             change.pop("begun", None)
         else:
             change, old = {}, _enrollment.read_text(_observe.config_path(store, interface))
+            if verdict:
+                store.save("earlier", verdict)
             store.drop("pending", "verdict")
             change["had_config"] = old is not None
             if old is not None:
@@ -257,13 +259,18 @@ def confirm(store, word, wait=60, sleep=time.sleep, clock=time.monotonic):
     """Ask for a change's verdict by its id, or confirm the change by the word that this gives once the step is taken and proven.
 
     Returns {"confirm": word} or the verdict, None where neither came within `wait` seconds. A connection made before the step proves
-    nothing, however late its command runs: bring the word over a NEW one, made after the word was given.
+    nothing, however late its command runs: bring the word over a NEW one, made after the word was given. Another change may have been armed since
+    this one ended.
     """
     end, said = clock() + wait, False
     while True:
-        change, verdict = store.load("pending") or {}, store.load("verdict") or {}
-        if word in (verdict.get("id"), verdict.get("word")) and (not change or "unrecorded" in verdict):
-            return verdict
+        change = store.load("pending") or {}
+        for verdict in filter(None, (store.load("verdict"), store.load("earlier"))):
+            if word in (verdict["id"], verdict.get("word")) and (change.get("id") != verdict["id"] or "unrecorded" in verdict):
+                return verdict
+        lost = _lost(change, word, clock())
+        if lost:
+            return {"id": word, "ok": False, "reason": lost, "action": None, "reasons": []}
         if change.get("word") and change["id"] == word:
             if not store.text("confirm"):
                 with contextlib.suppress(OSError):  # it only tells that the controller was here
@@ -276,6 +283,15 @@ def confirm(store, word, wait=60, sleep=time.sleep, clock=time.monotonic):
         if clock() >= end:
             return None
         sleep(0.1)
+
+
+def _lost(change, word, now):
+    """Why the change of an id or word, which has no verdict, will get none; None where it may."""
+    if word not in (change.get("id"), change.get("word")):
+        return "this host knows nothing of the change any more; look into journalctl -u %s" % APPLY
+    if "begun" not in change and not starting(change, now):
+        return "its unit %s did not begin within %d s, and nothing was changed; look into journalctl -u %s" % (APPLY, _pace.START, APPLY)
+    return None
 
 
 def recover(run, services, store, live=False, accept=None, sleep=time.sleep, clock=time.monotonic):

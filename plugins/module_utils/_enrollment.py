@@ -33,6 +33,7 @@ FILES = {
     "pending": VAR + "/pending.json",        # a change is under way
     "confirm": VAR + "/confirm",             # the controller came back: the change's id, then, over a new connection, its word
     "verdict": VAR + "/verdict.json",        # how the last change ended
+    "earlier": VAR + "/earlier.json",        # and the one before it, for a controller that has yet to ask
     "state": VAR + "/state.json",            # the agent's memory between two beats
 }
 

@@ -74,6 +74,9 @@ def _table(interface):
     host itself, and those of a container behind a published port. So is what the agent itself begins beside a dead tunnel (see _way), which it
     marks at its socket. What else the host begins, what it forwards for others and what carries a mark or
     belongs to a connection of somebody else's mark is left alone. The packets that come in are marked too, for the reverse path filter.
+    The kernel takes the first packet that it sees of a connection for the one that began it. Of a connection that was open before the kernel
+    followed connections here that may be an answer, so what then seems to come back tells by its port, which is a service's: neither one that the
+    kernel gives to who asks elsewhere (from 32768 on, net.ipv4.ip_local_port_range) nor one that rpc clients ask from (512 to 1023).
     """
     return """\
 # What came in beside the tunnel is answered beside it, whatever addresses this host has.
@@ -83,6 +86,7 @@ table inet gatecontrol-{0} {{
     chain arriving {{
         type filter hook prerouting priority -151; policy accept;
         ct direction original ct mark 0 iifname != {{ "{0}", "lo" }} fib daddr type local ct mark set {1}
+        ct direction reply ct mark 0 iifname != {{ "{0}", "lo" }} fib daddr type local tcp dport {{ 1-511, 1024-32767 }} ct mark set {1}
         ct mark {1} meta mark 0 meta mark set {1}
     }}
     chain answering {{

@@ -55,7 +55,7 @@ class Twins(Scenario):
         """All that is there: the tree's files and what Windows keeps, but for the beats."""
         tree = pathlib.Path(self.twin(host).tree)
         files = {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file() and not path.name.startswith("windows.json")
-                 and path.name not in ("state.json", "verdict.json")}
+                 and path.name not in ("state.json", "verdict.json", "earlier.json")}
         return files, self.twin(host).state
 
     def fresh(self, host):

@@ -68,7 +68,8 @@ $Utf8 = New-Object Text.UTF8Encoding($false)
 $Invariant = [Globalization.CultureInfo]::InvariantCulture
 $FileNames = @{
     enrollment = 'enrollment.json'; token = 'token'; settings = 'settings.json'; intent = 'intent.json'; issued = 'issued.conf'; offered = 'offered.conf'
-    candidate = 'candidate.conf'; last_good = 'last_good.conf'; pending = 'pending.json'; confirm = 'confirm'; verdict = 'verdict.json'; state = 'state.json'
+    candidate = 'candidate.conf'; last_good = 'last_good.conf'; pending = 'pending.json'; confirm = 'confirm'; verdict = 'verdict.json'
+    earlier = 'earlier.json'; state = 'state.json'
 }
 
 # What this run knows. One object that functions change in place: as a play's script, this has no script scope of its own.
@@ -1529,6 +1530,8 @@ function New-Change([string] $ConfirmBy, [double] $Timeout) {
         foreach ($key in 'had_config', 'ran', 'stopped') { if ($kept.ContainsKey($key)) { $change[$key] = $kept[$key] } }
     } else {
         $old = Read-TextFile (Get-ConfigPath)
+        $ended = Read-StoreTable 'verdict'
+        if ($ended.Count) { Write-StoreTable 'earlier' $ended }  # for a controller that has yet to ask
         Remove-StoreFile 'pending', 'verdict'
         $change = New-Table
         $change['had_config'] = $null -ne $old
@@ -1811,9 +1814,14 @@ function Get-Confirmation([string] $Given) {
     $said = $false
     while ((Get-Clock) -lt $end) {
         $change = Read-StoreTable 'pending'
-        $verdict = Read-StoreTable 'verdict'
-        $ours = $verdict.Count -and ($verdict['id'] -ceq $Given -or $verdict['word'] -ceq $Given)
-        if ($ours -and (-not $change.Count -or ($verdict['back'] -eq $false -and $verdict['id'] -ceq $change['id']))) { return $verdict }
+        foreach ($verdict in (Read-StoreTable 'verdict'), (Read-StoreTable 'earlier')) {
+            $ours = $verdict.Count -and ($verdict['id'] -ceq $Given -or $verdict['word'] -ceq $Given)
+            if ($ours -and ($verdict['id'] -cne $change['id'] -or $verdict['back'] -eq $false)) { return $verdict }
+        }
+        if ($change['id'] -cne $Given -and $change['word'] -cne $Given) {
+            $reason = 'this host knows nothing of the change any more; look into its event log'
+            return @{ id = $Given; ok = $false; action = $null; reasons = @(); reason = $reason }
+        }
         if ($change['word'] -and $change['id'] -ceq $Given) { return @{ confirm = $change['word'] } }
         if ($change['word'] -and $change['word'] -ceq $Given) {
             if (-not $said) { Write-StoreText 'confirm' $Given }

@@ -433,7 +433,7 @@ def test_confirmation_counts_only_with_the_word_given_after_the_step(host):
         if host.links[INTERFACE]["mark"] == 0:
             early.append(confirm(identity))
         elif not words and host.time > host.store.load("pending")["armed"] + 10:
-            assert confirm("an earlier change") is None
+            assert "knows nothing of the change" in confirm("an earlier change")["reason"]
             words.append(confirm(identity)["confirm"])
         elif words and host.time > host.store.load("pending")["armed"] + 20:
             assert confirm(words[0]) is None, "the verdict is not there yet"
@@ -442,6 +442,24 @@ def test_confirmation_counts_only_with_the_word_given_after_the_step(host):
     assert verdict["ok"] and early and not any(early)
     assert confirm(identity) == confirm(words[0]) == verdict
     assert run_armed(host) is None
+
+
+def test_a_controller_that_asks_late_is_told_of_its_own_change(host):
+    """The agent, or another play, has armed the next one meanwhile, and may have ended it."""
+    def confirm(word):
+        return _change.confirm(host.store, word, 0, host.sleep, host.clock)
+
+    take(host, config())
+    first = armed(host, config("0.0.0.0/0"))
+    ended = run_armed(host)
+    second = armed(host, config("10.9.0.0/16"))
+    assert confirm(first) == ended and confirm(second) is None
+    assert run_armed(host)["ok"]
+    assert confirm(first) == ended and confirm(second)["id"] == second
+    third = armed(host, config("10.8.0.0/16"))
+    assert "knows nothing of the change" in confirm(first)["reason"] and confirm(second)["ok"]
+    host.time += 61
+    assert "did not begin within 60 s" in confirm(third)["reason"]
 
 
 @pytest.mark.parametrize("said", ["", "an earlier change", "id"])
