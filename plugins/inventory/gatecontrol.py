@@ -11,6 +11,10 @@ version_added: 1.0.0
 description:
   - Every peer of the server becomes a host that is reached at its address in the tunnel, with what the server knows of it in C(gatecontrol_peer).
   - Reads the list of peers, 250 with each request.
+  - A host that another source has too keeps its connection. The peer adds groups and variables to it, but no C(ansible_host), and O(compose) sets none of its
+    variables that begin with C(ansible_). A host that enrolls itself may choose the name of its peer, so it could point another one's connection at itself.
+    To reach such a host through the tunnel, set C(ansible_host) to C({{ gatecontrol_peer.address }}) in the variables of your own source.
+  - For that this source has to be the last one, see O(before_others).
   - The file that configures it ends in C(gatecontrol.yml) or C(gatecontrol.yaml).
 author:
   - CallMeTechie (@CallMeTechie)
@@ -45,6 +49,14 @@ options:
     elements: str
     choices: [tag, group, enabled, online, handshake]
     default: [tag, group, enabled, online, handshake]
+  before_others:
+    description:
+      - Whether other sources may be read after this one. Ansible reads sources in the order in which they are given, and the files of a folder by their names.
+      - A host of a later source that says no C(ansible_host) would be reached at the address of the peer that is called like it. So this source is refused
+        unless it is the last one.
+      - Set it to V(true) where what follows names no hosts, such as a file for C(ansible.builtin.constructed) or one that only nests groups.
+    type: bool
+    default: false
   stale_after:
     description: Seconds since the latest handshake after which a peer is in the group C(stale).
     type: int
@@ -68,11 +80,14 @@ keyed_groups:
     prefix: site
 """
 
+import os
 import re
 import time
 
+from ansible import context
 from ansible.constants import LOCALHOST
 from ansible.errors import AnsibleParserError
+from ansible.inventory.manager import IGNORED
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _api, _fleet, _options
@@ -91,6 +106,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def parse(self, inventory, loader, path, cache=True):
         super().parse(inventory, loader, path)
         self._read_config_data(path)
+        later = None if self.get_option("before_others") else source_after(path, context.CLIARGS.get("inventory") or ())
+        if later:
+            raise AnsibleParserError("%s is read after the peers of %s, and a host of it that is called like a peer could be reached at that peer's address; "
+                                     "give this source as the last one (the files of a folder are read in the order of their names), or set before_others: "
+                                     "true where what follows names no hosts" % (later, self.get_option("url")))
         self.load_cache_plugin()
         key = self.get_cache_key(path)
         use = self.get_option("cache") and cache
@@ -118,19 +138,24 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self.display.warning((what + "; the one with the id %d is left out") % (self.get_option("url"), host, peer["id"]))
                 continue
             own_hosts.add(host)
-            self.inventory.add_host(host)  # one that another source has too is the same host
-            self.inventory.set_variable(host, "gatecontrol_peer", dict(peer, handshake_age=int(now - peer["handshake"]) if peer["handshake"] else None))
-            if peer["address"]:
-                self.inventory.set_variable(host, "ansible_host", peer["address"])
+            foreign = host in self.inventory.hosts  # one that another source has too is the same host, but the peer's name proves no connection
+            entry = self.inventory.hosts[self.inventory.add_host(host)]
+            # Not by the inventory's own set_variable, which would take a host called like a group for that group.
+            entry.set_variable("gatecontrol_peer", dict(peer, handshake_age=int(now - peer["handshake"]) if peer["handshake"] else None))
+            if peer["address"] and not foreign:
+                entry.set_variable("ansible_host", peer["address"])
             for group in built_in(peer, by, stale, now):
                 if group not in groups:
                     groups[group] = self.inventory.groups[self.inventory.add_group(group)]
-                groups[group].add_host(self.inventory.hosts[host])  # add_child would take a host called like a group for that group
-            if any(own):
-                variables = self.inventory.hosts[host].get_vars()
-                self._set_composite_vars(own[0], variables, host, strict)
-                self._add_host_to_composed_groups(own[1], self.inventory.hosts[host].get_vars(), host, strict, fetch_hostvars=False)
-                self._add_host_to_keyed_groups(own[2], self.inventory.hosts[host].get_vars(), host, strict, fetch_hostvars=False)
+                groups[group].add_host(entry)  # add_child would take it for the group, too
+            if any(own) and host in self.inventory.groups:
+                self.display.warning("a peer of %s is called %s like a group, so compose, groups and keyed_groups are not for it"
+                                     % (self.get_option("url"), host))
+            elif any(own):
+                composed = {name: text for name, text in own[0].items() if not (foreign and name.startswith("ansible_"))}
+                self._set_composite_vars(composed, entry.get_vars(), host, strict)
+                self._add_host_to_composed_groups(own[1], entry.get_vars(), host, strict, fetch_hostvars=False)
+                self._add_host_to_keyed_groups(own[2], entry.get_vars(), host, strict, fetch_hostvars=False)
 
 
 def built_in(peer, by, stale, now):
@@ -146,3 +171,20 @@ def built_in(peer, by, stale, now):
         yield "online" if peer["online"] else "offline"
     if "handshake" in by:
         yield "never_seen" if not peer["handshake"] else "stale" if now - peer["handshake"] > stale else "fresh"
+
+
+def source_after(path, sources):
+    """What Ansible reads after an inventory source, of those that it was given; None for nothing. Those of a folder are read in the order of their names."""
+    for number, source in enumerate(sources):
+        inside = source.rstrip("/")
+        if path != source and not path.startswith(inside + "/"):
+            continue
+        if number + 1 < len(sources):
+            return sources[number + 1]
+        while path.rstrip("/") != inside:
+            folder, name = os.path.split(path)
+            later = sorted(other for other in os.listdir(folder) if other > name and not IGNORED.search(os.fsencode(other)))
+            if later:
+                return os.path.join(folder, later[0])
+            path = folder
+    return None

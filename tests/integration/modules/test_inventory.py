@@ -18,12 +18,13 @@ def inventory(gates, tmp_path):
     def make(era="1.118.2", *arguments):
         gate = gates(era, "--rate-limit", "999", *arguments)
 
-        def run(name="gatecontrol.yml", token=None, more=(), **options):
+        def run(name="gatecontrol.yml", token=None, more=(), after=(), folder=False, **options):
             source = tmp_path / name
             source.write_text(yaml.safe_dump({"plugin": "callmetechie.gatecontrol.gatecontrol", "url": gate.url, **options}), encoding="utf-8")
             environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(collection.link()), GATECONTROL_PEERS_TOKEN=token or gate.peers_token,
                                ANSIBLE_INVENTORY_UNPARSED_FAILED="true", ANSIBLE_LOCALHOST_WARNING="false")
-            done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "ansible-inventory"), *more, "-i", str(source), "--list"], cwd=tmp_path,
+            words = [*more, "-i", str(source.parent if folder else source), *after, "--list"]
+            done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "ansible-inventory"), *words], cwd=tmp_path,
                                   env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise AssertionError(done.stderr)
@@ -95,16 +96,58 @@ def test_names_that_meet_are_reported_and_not_overwritten(inventory):
     assert listed["_meta"]["hostvars"][second]["gatecontrol_peer"]["id"] == kept and "id %d is left out" % left in " ".join(errors.split())
 
 
-def test_a_host_that_another_inventory_has_too_is_the_same_host(inventory, tmp_path):
+def test_a_host_that_another_inventory_has_too_is_the_same_host_and_keeps_its_connection(inventory, tmp_path):
+    """A host that enrolls itself may choose its peer's name; so it cannot have another one's play come to it."""
+    gate, run = inventory()
+    named, addressed, alone = (gate.name("inv") for _number in range(3))
+    peer, _other, own = [gate.add(name, tags="web") for name in (named, addressed, alone)]
+    hosts = {named: {"rack": 4}, addressed: {"ansible_host": "192.0.2.7", "ansible_port": 2222}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"racks": {"hosts": hosts}}}}), encoding="utf-8")
+    compose = {"ansible_host": "gatecontrol_peer.address", "ansible_port": "22", "ansible_connection": "'local'", "number": "gatecontrol_peer.id"}
+    for options in ({}, {"compose": compose}):
+        listed, errors = run(more=["-i", str(tmp_path / "hosts.yml")], **options)
+        variables = listed["_meta"]["hostvars"]
+        assert {name: value for name, value in variables[named].items() if name.startswith("ansible_")} == {}
+        assert {name: value for name, value in variables[addressed].items() if name.startswith("ansible_")} == hosts[addressed]
+        assert variables[named]["rack"] == 4 and variables[named]["gatecontrol_peer"]["id"] == peer["id"]
+        assert variables[alone]["ansible_host"] == own["address"].split("/")[0]
+        assert "are called %s;" % named not in " ".join(errors.split())
+        assert named in members(listed, "racks") & members(listed, "tag_web")
+    assert variables[named]["number"] == peer["id"] and variables[alone]["ansible_connection"] == "local"
+
+
+def test_a_source_that_others_follow_is_refused_unless_the_user_says_that_they_name_no_hosts(inventory, tmp_path):
     gate, run = inventory()
     name = gate.name("inv")
-    peer = gate.add(name, tags="web")
-    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"racks": {"hosts": {name: {"rack": 4}}}}}}), encoding="utf-8")
-    listed, errors = run(more=["-i", str(tmp_path / "hosts.yml")])
-    variables = listed["_meta"]["hostvars"][name]
-    assert variables["rack"] == 4 and variables["gatecontrol_peer"]["id"] == peer["id"]
-    assert "are called %s;" % name not in " ".join(errors.split())
-    assert name in members(listed, "racks") & members(listed, "tag_web")
+    gate.add(name)
+    gate.seen()
+    later, folder = tmp_path / "hosts.yml", tmp_path / "folder"
+    folder.mkdir()
+    for path in (later, folder / "hosts.yml"):
+        path.write_text(yaml.safe_dump({"all": {"hosts": {name: {}}}}), encoding="utf-8")
+    for told, how in ((later, {"after": ["-i", str(later)]}), (folder / "hosts.yml", {"name": "folder/gatecontrol.yml", "folder": True})):
+        listed, errors = run(**how)
+        assert "%s is read after the peers of %s" % (told, gate.url) in " ".join(errors.split()) and "before_others: true" in errors
+        assert listed["_meta"]["hostvars"].get(name, {}) == {} and gate.calls() == []
+        assert run(**how, before_others=True)[0]["_meta"]["hostvars"][name]["gatecontrol_peer"]["name"] == name
+        gate.seen()
+    (folder / "gatecontrol.yml").unlink()
+    for word in ("group_vars", "z.cfg"):
+        (folder / word).mkdir()
+    listed, errors = run(name="folder/last.gatecontrol.yml", folder=True)
+    assert "is read after" not in errors and set(listed["_meta"]["hostvars"][name]) == {"gatecontrol_peer"}
+
+
+def test_a_peer_called_like_a_group_changes_nothing_of_that_group(inventory, tmp_path):
+    gate, run = inventory("fixed", "--subnet", "10.9.5.0/24")
+    for name in ("racks", "online"):
+        gate.add(name)
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"racks": {"hosts": {"r1": {}}}}}}), encoding="utf-8")
+    keyed = [{"key": "gatecontrol_peer.name", "prefix": "on"}]
+    listed, errors = run(more=["-i", str(tmp_path / "hosts.yml")], compose={"ansible_port": "22"}, keyed_groups=keyed)
+    assert listed["_meta"]["hostvars"].get("r1", {}) == {} and "children" not in listed.get("on_racks", {})
+    assert "a peer of %s is called racks like a group" % gate.url in " ".join(errors.split())
+    assert set(listed["_meta"]["hostvars"]["racks"]) == {"ansible_host", "gatecontrol_peer"} and "racks" in members(listed, "enabled")
 
 
 def test_names_with_a_meaning_of_their_own_do_no_harm(inventory):
