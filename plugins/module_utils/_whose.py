@@ -78,7 +78,7 @@ class Peers:
     def _other(self, host: Record, peer: Record) -> str | None:
         """The name of a token of a peer that was minted for another host of the inventory and for none of this name."""
         own = (MINTED + host["host"], " for " + host["host"], token_name("x" * LONGEST, host["host"]).removeprefix(MINTED + "x" * LONGEST))
-        minted = [token["name"] for token in self.tokens if token.get("peer_id") == peer["id"] and token["name"].startswith(MINTED)]
+        minted = [token["name"] for token in self._minted(peer)]
         return minted[0] if minted and not any(name == own[0] or name.endswith(own[1:]) for name in minted) else None
 
     def pair(self, host: Record, peer: Record) -> list[Record]:
@@ -109,10 +109,17 @@ class Peers:
 
     def taken(self, host: Record, peer: Record) -> str | None:
         """What tells that a peer is not free for a host without proof: it was used, or a living token of the collection's waits for another host."""
-        names = {token_name(name, host["host"]) for name in (peer["name"], host["name"])}
-        waiting = [token for token in self.tokens if token.get("peer_id") == peer["id"] and token["name"].startswith(MINTED)
-                   and token["name"] not in names and not is_past(token.get("expires_at"), self.now)]
+        waiting = [token for token in self._minted(peer) if token["name"] not in self._names(host, peer) and not is_past(token.get("expires_at"), self.now)]
         return self.used(peer) or (waiting and "its client token %r was not made for this host of the inventory" % waiting[0]["name"] or None)
+
+    def _minted(self, peer: Record) -> list[Record]:
+        """The tokens that the collection minted for a peer."""
+        return [token for token in self.tokens if token.get("peer_id") == peer["id"] and token["name"].startswith(MINTED)]
+
+    @staticmethod
+    def _names(host: Record, peer: Record) -> set[str]:
+        """What a token is called that was minted for a peer and this host."""
+        return {token_name(name, host["host"]) for name in (peer["name"], host["name"])}
 
     def check_given(self, host: Record, peer: Record) -> None:
         """Raise PeerError (clone) for a peer that this run gave to another host."""
@@ -172,12 +179,16 @@ class Peers:
         return found
 
     def going(self, host: Record) -> list[Record]:
-        """The peers that go with a host: its own, and the other one of a rotation. Raises PeerError (not_ours)."""
+        """The peers that go with a host: its own, and the other one of a rotation. Raises PeerError (not_ours).
+
+        By its name alone only one goes that nobody has used and that the collection made for this host, or gave it: by the token that it minted.
+        """
         number = host.get("peer_id") or self.made.get(host["host"])
         peer = self.numbered.get(number) if number else self.named.get(host["name"]) or self.named.get(host["name"] + ROTATED)
         if not peer:
             return []
-        if not self.owns(host, peer) and (number or self.taken(host, peer)):
+        made = not number and any(token["name"] in self._names(host, peer) for token in self._minted(peer))
+        if not self.owns(host, peer) and (not made or self.taken(host, peer)):
             raise self.refusal(host, peer)
         stem = peer["name"].removesuffix(ROTATED)
         names = (stem, stem + ROTATED) if host.get("word") else tuple(one["name"] for one in self.pair(host, peer))

@@ -31,7 +31,9 @@ attributes:
 options:
   state:
     description:
-      - V(present) and V(absent) say whether the peers exist. V(absent) revokes the tokens bound to them too, where an administrator's session is given.
+      - V(present) and V(absent) say whether the peers exist. V(absent) revokes the tokens bound to them too, where an administrator's session is given. It
+        deletes no peer for its name alone, unless a token says that it was made for this host and nobody has used it; O(names) and O(hosts[].adopt) are
+        your word.
       - V(kept) brings description, tags and the like to the peers that the hosts are enrolled as, by O(hosts[].peer_id) alone. It makes no peer and no token,
         and touches none that is there, so a token ends when it was to.
       - V(expired) does the same as V(absent) to every peer with the tag C(ephemeral) that the server disabled when its O(hosts[].expires_at) was over.

@@ -256,6 +256,33 @@ def test_what_this_run_made_goes_with_its_host_and_nothing_else_does(server, new
     assert run(notes).kind({"host": "job", "name": other}, state="absent") == "not_ours"
 
 
+@pytest.mark.parametrize("ending", ["", ".pre-rotation"])
+def test_a_name_alone_deletes_no_peer_that_was_not_made_for_the_host(server, ending):
+    """One that somebody made by hand, and that waits for its machine."""
+    gate, run = server
+    name = gate.name("printer")
+    gate.add(name + ending)
+    before, evil = gate.peers(name), {"host": "evil", "name": name}
+    for check in (True, False):
+        answer = run()(evil, state="absent", check=check)["evil"]
+        assert answer["failure"]["kind"] == "not_ours" and "gatecontrol_adopt=true" in answer["msg"] and gate.peers(name) == before
+    assert run()(dict(evil, adopt=True), state="absent")["evil"]["deleted"] and not gate.peers(name), "the user's word"
+
+
+def test_what_a_run_that_was_cut_off_made_goes_by_its_token(server):
+    gate, run = server
+    name = gate.name("web")
+    web = {"host": "web01", "name": name}
+    run()(web)
+    assert run().kind({"host": "evil", "name": name}, state="absent") == "not_ours"
+    gone = run()(web, state="absent")["web01"]
+    if "admin_user" in run().how:
+        assert gone["deleted"] and gone["revoked"] == ["ansible: %s for web01" % name]
+    else:
+        assert gone["failure"]["kind"] == "not_ours", "a peers token sees no token"
+    assert len(gate.peers(name)) == ("admin_user" not in run().how)
+
+
 def test_a_client_token_that_the_server_knows_to_be_bound_to_the_peer_is_proof(gates):
     gate = gates("1.118.2", "--login-limit", "1000")
     name = gate.name("web")
