@@ -14,6 +14,7 @@ import json
 import re
 import typing as t
 
+from ansible.constants import LOCALHOST
 from ansible.errors import AnsibleAuthenticationFailure, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
@@ -90,10 +91,26 @@ class Thin(Gated):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result = super().run(tmp, task_vars)
+        why = self._shell_of_a_host(task_vars or {})
+        if why:
+            return dict(result, failed=True, msg=why, failure={"kind": "play", "status": None})
         name = self._task.action.rpartition(".")[2]
         result.update(self.module(name, None, task_vars))
         self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
+
+    def _shell_of_a_host(self, task_vars: dict[str, t.Any]) -> str | None:
+        """Why a secret of the controller's is not used: the task runs on the controller, and facts of its host choose its shell and folders there.
+
+        They do for connection: local. With delegate_to the variables of the host that it is delegated to do.
+        """
+        given = self._task.args.get("peers_token") or self._task.args.get("admin_password")
+        host = task_vars.get("inventory_hostname")
+        facts = set(task_vars.get("ansible_facts") or {}) - {"discovered_interpreter_python"}
+        if not (given and facts and self._connection.transport == "local") or self._task.delegate_to or host in LOCALHOST:
+            return None
+        return ("facts of %s are known, and they choose shell and folders of a task that runs on the controller by its connection, so no secret was used; "
+                "give the task delegate_to: localhost in place of connection: local" % host)
 
 
 class Either(Thin):

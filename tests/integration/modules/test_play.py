@@ -18,9 +18,9 @@ from ansible.module_utils.basic import AnsibleModule
 module = AnsibleModule(argument_spec={"facts": {"type": "dict"}})
 module.exit_json(ansible_facts=module.params["facts"])
 """
-SERVER = {
-    "url": "{{ gatecontrol_url }}", "admin_user": "{{ gatecontrol_admin_user }}", "admin_password": "{{ gatecontrol_admin_password }}",
-    "proxy": "{{ gatecontrol_proxy | default(omit) }}"}
+ADMIN = {"gatecontrol_admin_user": "admin", "gatecontrol_admin_password": "LoopbackTest123!"}
+SERVER = {"url": "{{ gatecontrol_url }}", **{
+    name: "{{ gatecontrol_%s | default(omit) }}" % name for name in ("admin_user", "admin_password", "peers_token", "proxy")}}
 ASK = {"name": "Ask", "callmetechie.gatecontrol.gatecontrol_fleet": dict(
     SERVER, part="ask", hosts=[{"host": "{{ inventory_hostname }}", "name": "{{ gatecontrol_name | default(inventory_hostname) }}",
                                 "wanted_id": "{{ gatecontrol_peer_id | default(none) }}"}]), "register": "__gatecontrol_asked"}
@@ -29,31 +29,37 @@ TELL = {"name": "Tell", "ansible.builtin.copy": {
     "content": "{{ __gatecontrol_fleet.hosts[inventory_hostname] | to_json }}", "dest": "{{ room }}/{{ inventory_hostname }}.json", "mode": "0600"}}
 
 
-@pytest.fixture
-def play(gates, tmp_path):
+def player(gate, folder, secret=None):
     """(hosts: {name: variables}, **keywords of the play) -> (status, output, what each host got)"""
-    gate = gates("1.118.2", "--login-limit", "1000")
-    gate.seen()
-    (tmp_path / "library").mkdir()
-    (tmp_path / "library/hostile.py").write_text(HOSTILE)
+    (folder / "library").mkdir()
+    (folder / "library/hostile.py").write_text(HOSTILE)
 
     def run(hosts, tasks=(), environment=None, tell=None, **keywords):
-        variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "room": str(tmp_path), "gatecontrol_url": gate.url,
-                     "gatecontrol_admin_user": "admin", "gatecontrol_admin_password": "LoopbackTest123!"}
-        (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
-        (tmp_path / "play.yml").write_text(
+        variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "room": str(folder), "gatecontrol_url": gate.url,
+                     **(ADMIN if secret is None else secret)}
+        (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
+        (folder / "play.yml").write_text(
             yaml.safe_dump(
                 [dict({"hosts": "all", "gather_facts": False, "tasks": [*tasks, ASK, BATCH, tell or TELL]}, **keywords)]
             )
         )
+        for path in folder.glob("*.json"):
+            path.unlink()
         done = subprocess.run(
-            [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "hosts.yml", "play.yml"], cwd=tmp_path, capture_output=True, text=True,
+            [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "hosts.yml", "play.yml"], cwd=folder, capture_output=True, text=True,
             env=dict({name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GATECONTROL_"))},
-                     ANSIBLE_COLLECTIONS_PATH=str(collection.link()), HOME=str(tmp_path), **(environment or {})), timeout=300, check=False)
-        got = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+                     ANSIBLE_COLLECTIONS_PATH=str(collection.link()), HOME=str(folder), **(environment or {})), timeout=300, check=False)
+        got = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
         return done.returncode, " ".join((done.stdout + done.stderr).split()), got
-    run.gate, run.folder = gate, tmp_path
-    yield run
+    run.gate, run.folder = gate, folder
+    return run
+
+
+@pytest.fixture
+def play(gates, tmp_path):
+    gate = gates("1.118.2", "--login-limit", "1000")
+    gate.seen()
+    yield player(gate, tmp_path)
     for name in ("a", "b", "c", "d"):
         for peer in gate.peers(name):
             gate.delete(peer["id"])
@@ -144,3 +150,24 @@ def test_the_number_in_an_inventory_may_be_text_and_is_one_host_s(play):
     assert status == 0 and got["a"]["peer"]["id"] == made["id"], output
     status, output, got = play({"b": {"gatecontrol_peer_id": str(made["id"])}, "c": {"gatecontrol_peer_id": made["id"]}})
     assert "b and c have the same peer" in str(got["b"]) and "token" not in got["c"], output
+
+
+@pytest.mark.parametrize("module, arguments", [
+    ("peer", {"name": "{{ inventory_hostname }}", "tags": ["own"]}), ("info", {"gather": ["peers"]}), ("config", {"peer_id": "{{ number }}"})],
+    ids=["peer", "info", "config"])
+@pytest.mark.parametrize("where", [{"connection": "local"}, {"delegate_to": "localhost"}], ids=["connection", "delegate_to"])
+def test_no_fact_chooses_the_shell_of_a_task_that_has_a_peers_token(play, module, arguments, where):
+    """In a play of one's own, whose facts a hostile host has answered. What it is delegated to is chosen by nothing of the host."""
+    room, made = str(play.folder), play.gate.add("b")
+    (play.folder / "canary.sh").write_text("#!/bin/sh\ntouch %s/canary\n" % room)
+    (play.folder / "canary.sh").chmod(0o755)
+    canary = {name: value.format(room=room) if isinstance(value, str) else value for name, value in CANARY.items()}
+    secret = {"url": play.gate.url, "peers_token": play.gate.peers_token}
+    task = dict(where, name="Own", register="own", ignore_errors=True, **{"callmetechie.gatecontrol.gatecontrol_" + module: dict(arguments, **secret)})
+    tell = {"name": "Tell", "delegate_to": "a", "ansible.builtin.copy": {"content": "{{ own | to_json }}", "dest": "{{ room }}/{{ inventory_hostname }}.json"}}
+    _status, output, got = play({name: {"number": made["id"]} for name in "ab"}, tasks=[facts(**canary), task, tell],
+                                tell={"name": "End", "ansible.builtin.meta": "end_play"})
+    assert not (play.folder / "canary").exists(), output
+    failed = {host: one["msg"] for host, one in got.items() if one.get("failed")}
+    assert sorted(got) == ["a", "b"] and list(failed) == (["b"] if "connection" in where else []), output
+    assert not failed or "facts of b are known" in failed["b"] and "delegate_to: localhost" in failed["b"]
