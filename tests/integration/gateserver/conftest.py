@@ -19,7 +19,7 @@ def clients():
 
     def client(era: str) -> Client:
         if era not in made:
-            made[era] = Client(Server("--era", era, "--login-limit", "1000"), era)
+            made[era] = Client(Server("--era", era, "--login-limit", "100000"), era)
         return made[era]
     yield client
     for one in made.values():

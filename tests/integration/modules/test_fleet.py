@@ -6,7 +6,7 @@ from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _a
 
 ADMIN = {"admin_user": "admin", "admin_password": "LoopbackTest123!"}
 # A fresh server each: 5 logins in 15 minutes are allowed, and the tests below need more.
-LOGINS = ("--login-limit", "1000")
+LOGINS = ("--login-limit", "100000")
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ WORKS = {"enroll": Life.enroll, "token": lambda life: life.rotate(False), "keys"
 @pytest.mark.parametrize("work", WORKS)
 def test_what_the_controller_does_with_a_host_may_be_killed_at_any_moment(gates, new_host, monkeypatch, work):
     monkeypatch.setattr(_enrollment, "ABANDONED", 0)
-    gate, chance, hits, whole = gates("1.118.2", "--login-limit", "1000"), random.Random(work), 0, None
+    gate, chance, hits, whole = gates("1.118.2", "--login-limit", "100000"), random.Random(work), 0, None
     for _number in range(KILLS // 2 + 1):
         life = Life(gate, new_host(), new_host())
         if work != "enroll":
@@ -200,7 +200,7 @@ def test_two_plays_at_once_with_one_client_token_enroll_a_host_once(gate, new_ho
 @pytest.mark.parametrize("work", ["enroll", "token", "keys", "retire"])
 def test_two_plays_at_once_with_the_login_end_with_one_peer_and_one_token(gates, new_host, work):
     """One of them may fail, since the token that it was given is replaced by the other's; the next one heals."""
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     for _number in range(ROUNDS):
         life = Life(gate, new_host(), new_host())
         if work != "enroll":

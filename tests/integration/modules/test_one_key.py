@@ -16,7 +16,7 @@ class Room:
 
     def __init__(self, folder, era, secret):
         self.state = str(folder / "gate.db")
-        self.gate = Gate(era, "--login-limit", "1000", "--state", self.state)
+        self.gate = Gate(era, "--login-limit", "100000", "--state", self.state)
         self.gate.server.arguments += ("--port", self.gate.url.rpartition(":")[2])
         self.play = player(self.gate, folder, ADMIN if secret == "admin" else {"gatecontrol_peers_token": self.gate.peers_token})
 

@@ -57,7 +57,7 @@ def player(gate, folder, secret=None):
 
 @pytest.fixture
 def play(gates, tmp_path):
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     gate.seen()
     yield player(gate, tmp_path)
     for name in ("a", "b", "c", "d"):

@@ -10,7 +10,7 @@ LATER = "2031-12-31T23:59:59Z"
 @pytest.fixture
 def tokens(gates, new_host):
     """(gate, run): run(**options) gives the result of a run on a controller that keeps no file, for a new peer."""
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     peer = gate.add(gate.name("peer"))
     machine = new_host()
 
@@ -90,5 +90,5 @@ def test_what_is_missing_is_told(tokens, gates):
     assert "admin_user" in fails("token", "options", url=gate.url, peer="a")
     assert "expires_at" in fails("token", "options", url=gate.url, peer="a", expires_at="tomorrow", **ADMIN)
     assert "no peer nobody" in fails("token", "not_found", url=gate.url, peer="nobody", **ADMIN)
-    old = gates("1.5.2", "--login-limit", "1000")
+    old = gates("1.5.2", "--login-limit", "100000")
     assert "this login cannot mint tokens; give each host a client token" in fails("token", "endpoint_missing", url=old.url, peer="a", **ADMIN)

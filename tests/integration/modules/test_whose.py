@@ -31,7 +31,7 @@ class Controller:
 @pytest.fixture(params=ERAS, ids="-".join)
 def server(request, gates):
     era, secret = request.param
-    gate = gates(era, "--login-limit", "1000")
+    gate = gates(era, "--login-limit", "100000")
     return gate, lambda notes=None: Controller(gate, secret, notes)
 
 
@@ -80,7 +80,7 @@ def test_a_run_that_was_cut_off_goes_on_though_the_server_was_started_anew(serve
 
 
 def test_what_a_restart_forgets_is_not_all_that_tells(gates, new_host):
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     name, host = gate.name("web"), new_host()
     got = Controller(gate, "admin")({"host": "web01", "name": name})["web01"]
     enroll(gate, new_host, got, host, name)
@@ -92,7 +92,7 @@ def test_what_a_restart_forgets_is_not_all_that_tells(gates, new_host):
 @pytest.mark.parametrize("alias", [False, True], ids=["the peer's name", "another name"])
 def test_a_token_that_waits_for_its_host_is_no_other_s(gates, alias):
     """Made in a run that was cut off, or minted beforehand: it is the host's of that name in the inventory, and of no host that calls itself so."""
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     name = gate.name("laptop")
     victim, evil = {"host": "web01.example.com" if alias else name, "name": name}, {"host": "evil", "name": name}
     first = Controller(gate, "admin")(victim)[victim["host"]]
@@ -116,7 +116,7 @@ def test_a_token_that_waits_for_its_host_is_no_other_s(gates, alias):
 @pytest.mark.parametrize("alias", ["", "web01.example.com", "h" * 90], ids=["the peer's name", "another name", "a long one"])
 def test_the_user_s_word_is_for_the_host_and_not_for_whatever_peer_it_says_it_is(gates, alias):
     """gatecontrol_adopt for all hosts of a play, one of which calls itself like another one."""
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     name = gate.name("laptop")
     victim, evil = {"host": alias or name, "name": name, "adopt": True, "named": False}, {"host": "evil", "name": name, "adopt": True, "named": False}
     first = Controller(gate, "admin")(victim)[victim["host"]]
@@ -133,7 +133,7 @@ def test_the_user_s_word_is_for_the_host_and_not_for_whatever_peer_it_says_it_is
 
 
 def test_a_token_whose_time_is_over_waits_for_nobody(gates):
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     name = gate.name("job")
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
     Controller(gate, "admin")({"host": "a", "name": name, "expires_at": soon})
@@ -161,7 +161,7 @@ def test_a_claim_by_number_changes_and_deletes_nothing(server, new_host, state):
 
 
 def test_nothing_is_rotated_or_confirmed_for_a_claim(gates, new_host):
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     name, host, run = gate.name("laptop"), new_host(), Controller(gate, "admin")
     got = run({"host": "laptop", "name": name})["laptop"]
     proof = enroll(gate, new_host, got, host, name)
@@ -284,7 +284,7 @@ def test_what_a_run_that_was_cut_off_made_goes_by_its_token(server):
 
 
 def test_a_client_token_that_the_server_knows_to_be_bound_to_the_peer_is_proof(gates):
-    gate = gates("1.118.2", "--login-limit", "1000")
+    gate = gates("1.118.2", "--login-limit", "100000")
     name = gate.name("web")
     peer = gate.add(name)
     gate.set(name, total_rx=7)
@@ -297,7 +297,7 @@ def test_a_client_token_that_the_server_knows_to_be_bound_to_the_peer_is_proof(g
 
 
 def test_in_the_first_releases_no_token_is_bound_and_none_is_proof(gates):
-    gate = gates("1.5.2", "--login-limit", "1000")
+    gate = gates("1.5.2", "--login-limit", "100000")
     peer = gate.add(gate.name("web"))
     host = dict(dict.fromkeys(_options.FLEET_HOST), host="web01", name="web01", wanted_id=peer["id"])
     reach = dict(dict.fromkeys(_options.FLEET), url=gate.url, state="present", peers_token=gate.peers_token)
