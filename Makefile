@@ -48,10 +48,11 @@ scenario: setup  ## one molecule scenario on real hosts (root): make scenario NA
 images: setup  ## the hosts' images, unless they are there (root)
 	@$(PY) tests/hosts image --all >/dev/null
 
-# The trials with bounds of time run beside those that wait much; what fills the machine, fleet and the virtual machines, comes last. BESIDE: what else runs.
+# Played by hand (make scenario NAME=vm): the virtual machines, whose emulation takes a machine's whole time.
+# The trials with bounds of time run beside those that wait much; fleet, which fills the machine, comes last. BESIDE: what else runs.
 scenarios: setup  ## every molecule scenario
 	@tests/scenarios.sh default no_lockout windows_twin $(BESIDE) macos_twin rescue wild
-	@tests/scenarios.sh fleet vm
+	@tests/scenarios.sh fleet
 
 bench: setup  ## measure on real hosts, write build/bench.json
 	$(PY) tests/benchmark/bench.py

@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 
 say() { printf 'setup: %s\n' "$*"; }
 
-# Debian packages: hosts are podman containers, or virtual machines under qemu, made with mmdebstrap; tunnels are real.
-packages=(podman runc mmdebstrap debian-archive-keyring patchelf iptables wireguard-tools wireguard-go nftables iproute2 iputils-ping procps shellcheck openssh-client openssl ca-certificates git sudo rsync xz-utils libcap2-bin libplist-utils dnsmasq-base qemu-system-x86 qemu-utils e2fsprogs)
+# Debian packages: hosts are podman containers made with mmdebstrap; tunnels are real.
+packages=(podman runc mmdebstrap debian-archive-keyring patchelf iptables wireguard-tools wireguard-go nftables iproute2 iputils-ping procps shellcheck openssh-client openssl ca-certificates git sudo rsync xz-utils libcap2-bin libplist-utils dnsmasq-base)
 missing() { for p in "$@"; do dpkg-query -W -f='${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' || printf '%s ' "$p"; done; }
 if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
   want=$(missing "${packages[@]}")
