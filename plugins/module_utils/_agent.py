@@ -253,11 +253,18 @@ class Agent:
                              "the agent too" % (timeout, longest, self.services.name(APPLY)), "settings")
         change = self.arm(confirm_by, ssh_connection, timeout)
         try:
+            self._rest()
             self.services.start_no_block(APPLY)
         except _services.ServiceError:
             self.store.drop("pending", "last_good")
             raise
         return change
+
+    def _rest(self):
+        """Wait until the unit of the change before, whose work is done, has ended: systemd takes a start until then for the one that is under way."""
+        end = self.clock() + 10
+        while self.services.show([APPLY], ["ActiveState"])[APPLY].get("ActiveState") in ("activating", "deactivating") and self.clock() < end:
+            self.sleep(0.1)
 
     def prove(self, until=None):
         """None where the server answers this host over what runs now, else the reason. The beat is sent: it is the enrollment's first one.

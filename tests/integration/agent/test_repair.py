@@ -5,7 +5,7 @@ import pathlib
 import re
 
 import pytest
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _cli, _enrollment, _lock, _observe, _reach, _repair, _verify
+from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _agent, _cli, _enrollment, _lock, _observe, _reach, _repair, _verify
 
 FULL = {"allowed_ips": ["0.0.0.0/0", "::/0"], "dns": ["10.8.0.1"]}
 
@@ -137,6 +137,18 @@ def test_a_resolver_that_was_switched_off_is_named_before_anything_is_touched(fu
     full.active.add("systemd-resolved.service")
     agent.launch("server", None)
     assert full.store.load("pending")
+
+
+def test_a_change_armed_while_the_unit_of_the_one_before_ends_is_started_all_the_same(full, monkeypatch):
+    """systemd takes a start for the one that is under way, whose process has looked for changes already."""
+    states, agent = ["deactivating", "activating", "failed"], full.agent()
+    agent.stage(agent.store.text("issued"))
+    show = agent.services.show
+    monkeypatch.setattr(agent.services, "show", lambda units, names: (
+        {units[0]: {"ActiveState": states.pop(0)}} if units == [_agent.APPLY] else show(units, names)))
+    full.started.clear()
+    agent.launch("server", None)
+    assert states == [] and full.started == [_agent.APPLY]
 
 
 def test_a_repair_that_waits_is_not_ended_in_the_middle_of_its_work(full):
