@@ -5,7 +5,6 @@ import re
 import sqlite3
 
 import pytest
-from conftest import Gate
 from test_play import ADMIN, player
 
 NAME = "debian"
@@ -14,9 +13,9 @@ NAME = "debian"
 class Room:
     """A server that keeps its database in a file, and plays against it."""
 
-    def __init__(self, folder, era, secret):
+    def __init__(self, kind, folder, era, secret):
         self.state = str(folder / "gate.db")
-        self.gate = Gate(era, "--login-limit", "100000", "--state", self.state)
+        self.gate = kind(era, "--login-limit", "100000", "--state", self.state)
         self.gate.server.arguments += ("--port", self.gate.url.rpartition(":")[2])
         self.play = player(self.gate, folder, ADMIN if secret == "admin" else {"gatecontrol_peers_token": self.gate.peers_token})
 
@@ -37,11 +36,11 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path):
-    made = []
+def room(tmp_path, gates):
+    made, kind = [], type(gates("fixed"))
 
     def make(era, secret="admin"):
-        made.append(Room(tmp_path, era, secret))
+        made.append(Room(kind, tmp_path, era, secret))
         return made[-1]
     yield make
     for one in made:
