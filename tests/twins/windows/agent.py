@@ -372,7 +372,7 @@ def do(tree, verb, word, check):
         if verb == "verify":
             answer = dict(Comparison(agent, question).answer(), stand_in=SAYS)
         elif verb == "confirm":
-            answer = _change.confirm(agent.store, word)
+            answer = _change.confirm(agent.store, word, clock=agent.clock)
         elif verb in ("show", "beat", "sync"):
             return 0, json.dumps(agent.show() if verb == "show" else agent.beat(now=verb == "sync"))
         elif verb in ("apply", "restore"):
