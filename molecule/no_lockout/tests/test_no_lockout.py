@@ -268,7 +268,8 @@ def test_the_agent_alone_undoes_a_config_that_cuts_the_host_off(lab):
 
 SERVERS = {  # by host: how the server answers the heartbeat that is to prove a change whose tunnel works
     "good": {"kind": "drip", "seconds": 2}, "agent": {"kind": "delay", "seconds": 600}, "web1": {"kind": "cut"}, "web4": {"kind": "drop"},
-    "web2": {"kind": "html"}, "web5": {"kind": "invalid-json"}, "web7": {"kind": "status", "status": 500}, "web8": {"kind": "redirect", "url": "https://192.0.2.1/"}}
+    "web2": {"kind": "html"}, "web5": {"kind": "invalid-json"}, "web7": {"kind": "status", "status": 500},
+    "web8": {"kind": "redirect", "url": "https://192.0.2.1/"}}
 
 
 def test_whatever_the_server_does_the_host_is_back_at_its_deadline(lab):
