@@ -33,7 +33,7 @@ def answer(question: bytes) -> bytes:
 
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
     server.bind((BIND, 53))
-    server.settimeout(10)
+    server.settimeout(1)
     while "/" not in ADDRESS or pathlib.Path(ADDRESS).exists():
         try:
             message, sender = server.recvfrom(4096)
