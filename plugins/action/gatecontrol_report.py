@@ -4,20 +4,11 @@
 """Writes the report in the controller's own process."""
 from __future__ import annotations
 
-from ansible.plugins.action import ActionBase
-
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _inside, _play
 from ansible_collections.callmetechie.gatecontrol.plugins.modules import gatecontrol_report
+from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils._gated import OnController
 
 
-class ActionModule(ActionBase):
-    _supports_check_mode = True
-    _supports_async = False
+class ActionModule(OnController):
+    """Where it is written is a variable of the play's first host."""
 
-    def run(self, tmp=None, task_vars=None):
-        result = super().run(tmp, task_vars)
-        try:  # where it is written is a variable of the play's first host
-            _play.check_facts((task_vars or {}).get("inventory_hostname", ""), task_vars or {})
-        except _play.PlayError as err:
-            return dict(result, failed=True, msg=str(err), failure=err.failure)
-        return dict(result, **_inside.run(self, gatecontrol_report))
+    MODULE = gatecontrol_report

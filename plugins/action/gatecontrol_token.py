@@ -4,21 +4,12 @@
 """Does the module's work in the controller's own process: the administrator's password reaches no host, whatever a play says of where the task runs."""
 from __future__ import annotations
 
-from ansible.plugins.action import ActionBase
-
-from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _inside, _play
 from ansible_collections.callmetechie.gatecontrol.plugins.modules import gatecontrol_token
+from ansible_collections.callmetechie.gatecontrol.plugins.plugin_utils._gated import OnController
 
 
-class ActionModule(ActionBase):
-    _supports_check_mode = True
-    _supports_async = False
+class ActionModule(OnController):
+    """Tokens are between controller and server."""
+
+    MODULE = gatecontrol_token
     _requires_connection = False
-
-    def run(self, tmp=None, task_vars=None):
-        result = super().run(tmp, task_vars)
-        try:
-            _play.check_facts((task_vars or {}).get("inventory_hostname", ""), task_vars or {})
-        except _play.PlayError as err:
-            return dict(result, failed=True, msg=str(err), failure=err.failure)
-        return dict(result, **_inside.run(self, gatecontrol_token))

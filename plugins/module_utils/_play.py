@@ -75,6 +75,11 @@ def check_strategy(play: t.Any) -> None:
                         "made; use the strategy linear (play keyword, ANSIBLE_STRATEGY or ansible.cfg)" % name)
 
 
+def has_facts(variables: t.Mapping) -> bool:
+    """Whether facts of a host are known, beside the interpreter that Ansible itself has found there."""
+    return bool(set(variables.get("ansible_facts") or {}) - {"discovered_interpreter_python"})
+
+
 def foreign_facts(variables: t.Mapping) -> list[str]:
     """Names of the collection's variables and of Ansible's own among the facts of a host: it has no business to set them, and facts stand above them."""
     return sorted(str(name) for name in variables.get("ansible_facts") or {} if OURS.match(str(name)) or str(name) in ANSIBLES)
@@ -105,7 +110,7 @@ def check_values(action: t.Any, host: str, variables: t.Mapping, names: t.Iterab
     An inventory may make them of other variables, which a fact of the same name replaces, and of other hosts' (hostvars).
     """
     others = any(isinstance(variables.get(name), str) and "hostvars" in variables[name] for name in names)
-    if not others and not set(variables.get("ansible_facts") or {}) - {"discovered_interpreter_python"}:
+    if not others and not has_facts(variables):
         return
     from ansible.template import Templar, trust_as_template  # pylint: disable=ansible-bad-module-import  # on the controller only
 

@@ -109,7 +109,8 @@ class Peers:
 
     def taken(self, host: Record, peer: Record) -> str | None:
         """What tells that a peer is not free for a host without proof: it was used, or a living token of the collection's waits for another host."""
-        waiting = [token for token in self._minted(peer) if token["name"] not in self._names(host, peer) and not is_past(token.get("expires_at"), self.now)]
+        own = self._names(host, peer)
+        waiting = [token for token in self._minted(peer) if token["name"] not in own and not is_past(token.get("expires_at"), self.now)]
         return self.used(peer) or (waiting and "its client token %r was not made for this host of the inventory" % waiting[0]["name"] or None)
 
     def _minted(self, peer: Record) -> list[Record]:
@@ -131,10 +132,10 @@ class Peers:
 
     def refusal(self, host: Record, peer: Record) -> _peer.PeerError:
         """Why a peer is not the host's to have."""
-        why = self.taken(host, peer) or "it was made for a machine that has the key, or is still to get it"
-        if host.get("adopt") and self._other(host, peer):
-            why = "its client token %r was minted for another host of the inventory" % self._other(host, peer)
-        word = "gatecontrol_name=%s" % peer["name"] if host.get("adopt") else "gatecontrol_adopt=true"
+        why, word = self.taken(host, peer) or "it was made for a machine that has the key, or is still to get it", "gatecontrol_adopt=true"
+        if host.get("adopt"):
+            other, word = self._other(host, peer), "gatecontrol_name=%s" % peer["name"]
+            why = "its client token %r was minted for another host of the inventory" % other if other else why
         return _peer.PeerError(
             "the peer %s (id %s) looks like another machine's: %s, and %s does not prove that it is that machine, so nothing was changed; set "
             "%s for this host if it is that machine, else set gatecontrol_name to another name"
@@ -187,7 +188,8 @@ class Peers:
         peer = self.numbered.get(number) if number else self.named.get(host["name"]) or self.named.get(host["name"] + ROTATED)
         if not peer:
             return []
-        made = not number and any(token["name"] in self._names(host, peer) for token in self._minted(peer))
+        own = self._names(host, peer)
+        made = not number and any(token["name"] in own for token in self._minted(peer))
         if not self.owns(host, peer) and (not made or self.taken(host, peer)):
             raise self.refusal(host, peer)
         stem = peer["name"].removesuffix(ROTATED)

@@ -106,8 +106,11 @@ class Thin(Gated):
         """
         given = self._task.args.get("peers_token") or self._task.args.get("admin_password")
         host = task_vars.get("inventory_hostname")
-        facts = set(task_vars.get("ansible_facts") or {}) - {"discovered_interpreter_python"}
-        if not (given and facts and self._connection.transport == "local") or self._task.delegate_to or host in LOCALHOST:
+        if not given or self._connection.transport != "local" or self._task.delegate_to or host in LOCALHOST:
+            return None
+        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _play
+
+        if not _play.has_facts(task_vars):
             return None
         return ("facts of %s are known, and they choose shell and folders of a task that runs on the controller by its connection, so no secret was used; "
                 "give the task delegate_to: localhost in place of connection: local" % host)
@@ -128,3 +131,21 @@ class Either(Thin):
         name = self._task.action.rpartition(".")[2]
         found = _inside.run(self, importlib.import_module("ansible_collections.callmetechie.gatecontrol.plugins.modules." + name))
         return _said.result(name, found, _said.MODULES[name])  # the host's own files are read there, and told of
+
+
+class OnController(ActionBase):
+    """The work of a module in the controller's own process, whatever host the task is for; not where facts of that host set what is the collection's."""
+
+    MODULE: t.Any = None  # the module's Python module
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        from ansible_collections.callmetechie.gatecontrol.plugins.module_utils import _inside, _play
+
+        result, variables = super().run(tmp, task_vars), task_vars or {}
+        try:
+            _play.check_facts(variables.get("inventory_hostname", ""), variables)
+        except _play.PlayError as err:
+            return dict(result, failed=True, msg=str(err), failure=err.failure)
+        return dict(result, **_inside.run(self, self.MODULE))
