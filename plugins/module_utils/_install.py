@@ -78,23 +78,25 @@ def set_timer(agent, enabled, check_mode=False):
 
     Where the timer or what its beats go by is new, or its beats fail, one beat is made in the unit itself. Raises AgentError where that does not work.
     """
-    units = agent.services.show([_agent.TIMER, _agent.BEAT], ("ActiveState", "UnitFileState"))
-    seen = units[_agent.TIMER]
+    units = agent.services.show([_agent.TIMER, _agent.BEAT], ("ActiveState", "UnitFileState", STARTED))
+    seen, beat = units[_agent.TIMER], units[_agent.BEAT]
     differs = enabled != (seen.get("ActiveState") == "active") or enabled != (seen.get("UnitFileState") == "enabled")
     if differs and not check_mode:
         for step in (agent.services.enable, agent.services.start) if enabled else (agent.services.stop, agent.services.disable):
             step(_agent.TIMER)
-    if enabled and not check_mode and (differs or units[_agent.BEAT].get("ActiveState") == "failed" or _beat.standing(agent.memory()) or is_new(agent)):
+    if enabled and not check_mode and (differs or beat.get("ActiveState") == "failed" or _beat.standing(agent.memory()) or is_new(agent, beat)):
         prove_beat(agent)
     return differs
 
 
-def is_new(agent):
-    """Whether the beat's unit has not run since its settings or the unit itself were written; what else makes beats, such as a change, sees more."""
+def is_new(agent, beat):
+    """Whether the beat's unit has not run since its settings or the unit itself were written. beat: what the unit's show says.
+
+    What else makes beats, such as a change, sees more than the unit.
+    """
     if agent.services.NAME != "systemd":
         return False
-    when = agent.services.show([_agent.BEAT], [STARTED])[_agent.BEAT].get(STARTED) or "0"
-    ago = time.monotonic() - int(when) / 1e6
+    ago = time.monotonic() - int(beat.get(STARTED) or "0") / 1e6
     paths = [agent.store.path("settings"), os.path.join(agent.store.root, agent.services.path(_agent.BEAT).lstrip("/"))]
     return any(time.time() - os.stat(path).st_mtime <= ago for path in paths if os.path.exists(path))
 

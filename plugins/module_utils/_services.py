@@ -167,7 +167,7 @@ class Launchd(Systemd):
         return os.path.join(self._root, self.path(unit).lstrip("/"))
 
     def show(self, units, properties):
-        """As Systemd.show, of LoadState, ActiveState and UnitFileState; two calls."""
+        """As Systemd.show, of LoadState, ActiveState and UnitFileState alone; two calls."""
         loaded = {line.split("\t")[-1] for line in self._launchctl("list").splitlines()}
         disabled = self._disabled()
         answers = {}
@@ -175,7 +175,7 @@ class Launchd(Systemd):
             label = self.name(unit)
             known = {"LoadState": "loaded" if os.path.exists(self._place(unit)) else "not-found", "ActiveState": "active" if label in loaded else "inactive",
                      "UnitFileState": "enabled" if label in loaded and label not in disabled else "disabled"}
-            answers[unit] = {name: known[name] for name in properties}
+            answers[unit] = {name: known[name] for name in properties if name in known}
         return answers
 
     def _disabled(self):
