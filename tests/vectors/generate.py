@@ -1,4 +1,4 @@
-"""Makes vectors: generate.py SEED COUNT prints lines for play. The same seed gives the same lines."""
+"""Makes vectors, and the keys of the tables: generate.py SEED COUNT prints lines for play. The same seed gives the same lines."""
 
 from __future__ import annotations
 
@@ -169,6 +169,16 @@ SAID = (
     "a\nb",
     "different\u200bmachine",
 )
+# The tables' private key, which stands in them by a name, and the same as WireGuard keeps it (RFC 7748, section 5).
+PRIVATE = bytes(range(1, 33))
+CLAMPED = bytes([PRIVATE[0] & 248, *PRIVATE[1:31], PRIVATE[31] & 127 | 64])
+
+
+def filled(text: str) -> str:
+    """The text of a table with keys in the place of their names."""
+    for name, key in (("@PRIVATE@", PRIVATE), ("@CLAMPED@", CLAMPED)):
+        text = text.replace(name, base64.b64encode(key).decode())
+    return text
 
 
 class Maker:

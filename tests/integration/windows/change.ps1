@@ -5,7 +5,7 @@ Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 . (Join-Path $PSScriptRoot '../../../roles/gatecontrol/files/gatecontrol_agent.ps1') -Root $Folder
 $OnWindows = $true
-$Key = 'pUbja/BSfJ07FhVLgkZe3WIUTArB/FoYUGoiRLpEmsQ='
+$Key = [Convert]::ToBase64String([byte[]] (1..32))
 $Public = 'HJ/Yj0VgbZMqgMcYJK4VHRXXPnfeOOjgAIUuYU+ucBk='
 
 # ---------------------------------------------------------------- what Windows would do

@@ -25,7 +25,7 @@ def tables() -> list[dict]:
     """The vectors of all tables, by name: each has an answer that both must give."""
     found = []
     for path in sorted(VECTORS.glob("*.json")):
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(generate.filled(path.read_text(encoding="utf-8")))
         if "vectors" in table:
             found += [dict(vector, id="%s: %s" % (path.stem, vector["id"]), op=table["op"]) for vector in table["vectors"]]
         elif "proofs" in table:
